@@ -1,0 +1,11 @@
+/* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/memport.h"
+#include "driver/queue.h"
+#include "driver/xsk.h"
+#include "fib/adjacency.h"
+#include "fib/fib.h"
+#include "fib/rib.h"
+#include "forward/reasons.h"
+#include "forward/worker.h"
+#include "netlink/route_stream.h"
+#include "tap/door.h"

@@ -1,0 +1,1 @@
+"""Ports: rings, frames, memory. Knows no IP."""

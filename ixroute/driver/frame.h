@@ -1,0 +1,64 @@
+/* A frame: one fixed-size piece of umem that holds one packet, and the pool of those that hold none.
+ *
+ * Invariant: a frame has one owner at a time: an rx ring, the worker's burst, a tx ring, the kernel's door
+ * (tap/), or a frame_pool. Frames travel between ports by changing owner; their bytes never move.
+ */
+#ifndef IXROUTE_DRIVER_FRAME_H
+#define IXROUTE_DRIVER_FRAME_H
+
+#include <stdint.h>
+
+/* The memory that all ports share (docs: design of one umem for all ports). Python maps it and owns it. */
+struct umem {
+	uint8_t *base;
+	uint64_t bytes;
+	uint32_t frame_bytes; /* a power of two: the frame of an address is the address with the low bits cleared */
+	uint32_t n_frames;
+};
+
+/* What a burst is made of. Laid out so that the first 12 bytes are struct xdp_desc's. */
+struct frame {
+	uint64_t addr;	/* of the packet's first byte, as an offset into umem */
+	uint32_t len;	/* bytes of the packet, Ethernet header included, FCS not */
+	uint16_t port;	/* the port it came in by (rx, or the TAP of that port) */
+	uint16_t flags; /* FRAME_* */
+};
+_Static_assert(sizeof(struct frame) == 16, "two frames to a 32-byte store");
+
+#define FRAME_INJECTED 1u /* came from the kernel through the TAP: goes out of `port` unrouted */
+
+static inline uint8_t *frame_data(const struct umem *umem, uint64_t addr)
+{
+	return umem->base + addr;
+}
+
+static inline uint64_t frame_start(const struct umem *umem, uint64_t addr)
+{
+	return addr & ~((uint64_t)umem->frame_bytes - 1);
+}
+
+/* Free frames of one worker: a stack, so that the frame last used (still in cache) is used first.
+ * Not shared between threads. Holds the start address of each frame. */
+struct frame_pool {
+	uint32_t n;
+	uint32_t capacity;
+	uint64_t addr[];
+};
+
+/* Up to `want` free frames into `out`; returns how many there were. */
+static inline unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, unsigned want)
+{
+	unsigned n = want < pool->n ? want : pool->n;
+
+	for (unsigned i = 0; i < n; i++)
+		out[i] = pool->addr[--pool->n];
+	return n;
+}
+
+/* Gives a frame back; `addr` may point anywhere into it. The pool is as large as umem, so it never overflows. */
+static inline void frame_pool_put(struct frame_pool *pool, const struct umem *umem, uint64_t addr)
+{
+	pool->addr[pool->n++] = frame_start(umem, addr);
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* A queue: one receive ring and one transmit ring of a port, owned by exactly one worker.
+ *
+ * This is all that forward/ knows of a port. Every kind of port (AF_XDP, memory, ixgbe) fills in queue_ops and
+ * puts struct queue first in its own queue structure. Calls are per burst, never per packet.
+ */
+#ifndef IXROUTE_DRIVER_QUEUE_H
+#define IXROUTE_DRIVER_QUEUE_H
+
+#include "driver/frame.h"
+
+struct queue;
+
+struct queue_ops {
+	/* Takes up to n received packets; the caller owns their frames from then on. Sets addr, len; port is
+	 * queue->port, flags 0. */
+	unsigned (*rx_burst)(struct queue *queue, struct frame *frames, unsigned n);
+	/* Hands over n packets; returns how many were taken (the first k). The rest stay the caller's. */
+	unsigned (*tx_burst)(struct queue *queue, const struct frame *frames, unsigned n);
+	/* Makes the hardware (or the kernel) look at what tx_burst handed over: the doorbell, once per pass.
+	 * Must be cheap when there is nothing outstanding. */
+	void (*tx_doorbell)(struct queue *queue);
+	/* Takes back the frames of packets that are sent. Returns how many. */
+	unsigned (*reclaim)(struct queue *queue, struct frame_pool *pool);
+	/* Gives the receive ring as many free frames as it has room for. Returns how many. */
+	unsigned (*refill)(struct queue *queue, struct frame_pool *pool);
+	/* About to sleep: asks for an event on wait_fd when a packet comes. Returns the number of packets that
+	 * are already there: if not 0, do not sleep. Called with the rings refilled. */
+	unsigned (*arm)(struct queue *queue);
+	/* Awake again. */
+	void (*disarm)(struct queue *queue);
+};
+
+struct queue {
+	const struct queue_ops *ops;
+	const struct umem *umem;
+	int wait_fd;	 /* readable when there is something to receive (after arm); -1: cannot be waited for */
+	uint16_t port;	 /* index of the port in the router */
+	uint16_t number; /* index of the queue in the port */
+	/* One writer (the worker); read by Python. What only the driver can know. */
+	uint64_t rx_no_frame;	/* times the receive ring could not be filled: the pool was empty */
+	uint64_t tx_kicks;	/* system calls or doorbells made */
+};
+
+#endif

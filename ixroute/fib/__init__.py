@@ -1,0 +1,1 @@
+"""Prefixes to adjacency indexes: FIB, RIB, adjacencies. Knows no packet."""

@@ -1,0 +1,51 @@
+/* The FIB: longest-prefix match over IPv4 and IPv6 prefixes; a lookup always yields an adjacency index.
+ *
+ * One writer, any number of readers without locks. A reader sees the table before or after an update, never in
+ * between, and never memory that was freed (epoch.h).
+ */
+#ifndef IXROUTE_FIB_FIB_H
+#define IXROUTE_FIB_FIB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fib/epoch.h"
+#include "fib/prefix.h"
+
+struct fib;
+
+struct fib_stats {
+	uint64_t prefixes4, prefixes6;
+	uint64_t lookup_bytes4, lookup_bytes6; /* what lookups can touch */
+	uint64_t update_bytes;		       /* the writer's own */
+	uint64_t retired_bytes;		       /* waiting for readers */
+	uint64_t updates;
+};
+
+struct fib *fib_create(void);
+void fib_destroy(struct fib *fib);
+struct epoch *fib_epoch(struct fib *fib);
+
+/* Largest adjacency index that can be stored. */
+uint32_t fib_max_index(void);
+
+/* Writer's side. insert also replaces. 0; -EINVAL: not a prefix (family, len, bits after len) or index too large;
+ * -ENOMEM or -ENOSPC: not stored, the table is as before. fib_remove: -ENOENT when it is not there. */
+int fib_insert(struct fib *fib, const struct prefix *prefix, uint32_t index);
+int fib_remove(struct fib *fib, const struct prefix *prefix);
+/* Frees what no reader can see any more; called by the writer after a batch, costs nothing when there is nothing. */
+void fib_collect(struct fib *fib);
+void fib_stats_read(const struct fib *fib, struct fib_stats *out);
+/* The writer's view of the longest match: 1 and the prefix and index, or 0. Not for the packet path. */
+int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index);
+/* Walks the whole structure and recomputes every invariant. 0, or -EINVAL and what is wrong in `why`. For tests. */
+int fib_check(const struct fib *fib, char *why, size_t why_bytes);
+
+/* Reader's side. Addresses in wire order: 4 bytes each (as loaded into a uint32_t from the packet), 16 bytes each
+ * (a pointer to each, straight into the packets). */
+void fib4_lookup_burst(const struct fib *fib, const uint32_t *addr_be, uint32_t *index, unsigned n);
+void fib6_lookup_burst(const struct fib *fib, const uint8_t *const *addr, uint32_t *index, unsigned n);
+uint32_t fib4_lookup(const struct fib *fib, uint32_t addr_be);
+uint32_t fib6_lookup(const struct fib *fib, const uint8_t *addr);
+
+#endif

@@ -1,0 +1,95 @@
+/* The dataplane that all workers share, and a worker. See worker.c for the packet's way: read that first. */
+#ifndef IXROUTE_FORWARD_WORKER_H
+#define IXROUTE_FORWARD_WORKER_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "driver/queue.h"
+#include "fib/adjacency.h"
+#include "fib/fib.h"
+#include "forward/counters.h"
+#include "forward/reasons.h"
+#include "tap/door.h"
+
+#define MAX_PORTS 64u
+#define MAX_WORKERS 64u
+#define BURST 64u
+
+/* What the kernel's interface (the TAP) says of a port; written by Python, one atomic word each. */
+#define PORT_UP 1u		/* IFF_UP; else everything is dropped: port_down */
+#define PORT_IP4_FORWARD 2u	/* net.ipv4.conf.IF.forwarding */
+#define PORT_IP6_FORWARD 4u	/* net.ipv6.conf.IF.forwarding */
+#define PORT_RPF_STRICT 8u	/* rp_filter 1 (of max(all, IF)) */
+#define PORT_RPF_LOOSE 16u	/* rp_filter 2 */
+#define PORT_SEND_REDIRECTS 32u /* net.ipv4.conf all|IF .send_redirects */
+#define PORT_ACCEPT_LOCAL 64u	/* accept_local: own addresses as source go to the kernel instead of being dropped */
+#define PORT_ROUTE_LOCALNET 128u /* 127/8 goes to the kernel instead of being dropped */
+#define PORT_KERNEL_ALL 256u	/* everything to the kernel, any destination MAC: kernel_interface */
+#define PORT_RULES4 512u	/* ip rules beyond the default: IPv4 to the kernel: policy_rule */
+#define PORT_RULES6 1024u
+
+struct forward_port {
+	_Alignas(64) _Atomic uint64_t mac; /* as in an adjacency word: first byte lowest */
+	_Atomic uint32_t flags;
+	_Atomic uint32_t mtu;		   /* largest IP packet that may leave here (also in each adjacency) */
+	_Atomic uint64_t vlan[64];	   /* bit per VLAN id that has a sub-interface */
+};
+
+/* Token buckets in front of the punt, per port and reason. rate 0: nothing passes. */
+struct policer {
+	_Atomic uint32_t rate;	/* packets per second and port, shared evenly by the workers */
+	_Atomic uint32_t burst; /* packets */
+};
+
+/* Own IPv4 addresses, as a filter: a clear bit says "not ours" for sure, a set bit says "look it up". */
+#define LOCAL_FILTER_BITS 4096u
+static inline uint32_t local_filter_bit(uint32_t addr_be)
+{
+	return (addr_be * 2654435761u) >> 20;
+}
+
+struct dataplane {
+	struct umem *umem;
+	struct fib *fib;
+	struct adjacency_table *adjacencies;
+	uint32_t n_ports;
+	uint32_t n_workers;
+	struct forward_port port[MAX_PORTS];
+	struct policer policer[64];
+	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
+};
+
+/* NULL: no memory. The parts are Python's and outlive it. */
+struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
+				   uint32_t n_ports, uint32_t n_workers);
+void dataplane_destroy(struct dataplane *dataplane);
+/* 0 or -EINVAL for numbers out of range. */
+int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
+int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+/* All own IPv4 addresses, wire order: bits appear before old ones go, so that none is ever missing. */
+int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
+
+struct worker;
+
+/* number: 0 .. n_workers-1, also its reader number in the FIB's epoch. lane: its rings to the kernel's door.
+ * The worker takes its free frames from pool. NULL: no memory. */
+struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
+void worker_destroy(struct worker *worker);
+/* Before running: the queues it owns; the first queue added of each port is also the one it sends by. */
+int worker_add_queue(struct worker *worker, struct queue *queue);
+/* One pass over all queues and the door; returns how many packets it moved. What worker_run repeats. */
+unsigned worker_poll_once(struct worker *worker);
+/* Runs until worker_stop. idle_ns: how long to poll without a packet before sleeping (0: sleep at once;
+ * UINT64_MAX: never sleep). On return everything it received has its verdict and rings are kicked. */
+int worker_run(struct worker *worker, uint64_t idle_ns);
+/* From any thread; wakes the worker. */
+void worker_stop(struct worker *worker);
+const struct worker_counters *worker_counters(const struct worker *worker);
+const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
+/* Adjacencies that forwarded a packet since the last call: sets bits in `used` (capacity bits) and clears the
+ * marks. For the mirror: which stale neighbours are in use. */
+void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
+
+#endif
