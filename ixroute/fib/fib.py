@@ -38,6 +38,20 @@ class FibStats(NamedTuple):
     updates: int
 
 
+def update_dtype() -> "np.dtype[Any]":
+    """The elements of Fib.apply's array: struct fib_update."""
+    import numpy as np
+
+    return np.dtype(
+        {
+            "names": ["family", "len", "addr", "remove", "index"],
+            "formats": ["u1", "u1", ("u1", (16,)), "u1", "u4"],
+            "offsets": [0, 1, 2, 18, 20],
+            "itemsize": ffi.sizeof("struct fib_update"),
+        }
+    )
+
+
 class Fib:
     """Prefixes to adjacency indexes, IPv4 and IPv6. MemoryError when there is no memory.
 
@@ -68,6 +82,20 @@ class Fib:
         if not 0 <= index <= MAX_INDEX:
             raise ValueError(f"FIB: index {index} is not 0..{MAX_INDEX}")
         _raise(lib.fib_insert(self.c, _c_prefix(prefix), index), prefix)
+
+    def apply(self, updates: "NDArray[Any]") -> tuple[int, int]:
+        """Many updates in one C call, without the GIL, then collect: (how many were refused, worst one in ns).
+
+        Shape (n,), dtype update_dtype(): family 4 or 6, len, addr (16 bytes, wire order), remove 0 or 1, index.
+        """
+        import numpy as np
+
+        if updates.ndim != 1 or updates.dtype != update_dtype():
+            raise ValueError(f"FIB: updates of shape {updates.shape} and type {updates.dtype}")
+        data = np.ascontiguousarray(updates)
+        worst = ffi.new("uint64_t *")
+        refused = lib.fib_apply(self.c, ffi.from_buffer("struct fib_update[]", data), len(data), worst)
+        return int(refused), int(worst[0])
 
     def remove(self, prefix: Prefix) -> None:
         """KeyError: not there. MemoryError: still there, table as before."""
@@ -147,6 +175,32 @@ class Fib:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def lookup_variants() -> list[str]:
+    """Names of the lookups this CPU can run, from the plainest to the fastest; the last is what a Fib uses."""
+    return [name for _, name in _usable_variants()]
+
+
+def use_lookup_variant(name: str) -> None:
+    """Makes every Fib of this process look up by it; not while workers run. ValueError: not on this CPU."""
+    for number, known in _usable_variants():
+        if known == name:
+            lib.fib_variant_use(number)
+            return
+    raise ValueError(f"FIB: no lookup variant {name!r} here, only {', '.join(lookup_variants())}")
+
+
+def _usable_variants() -> list[tuple[int, str]]:
+    used = lib.fib_variant_used()
+    found = []
+    number = 0
+    while (name := lib.fib_variant_name(number)) != ffi.NULL:
+        if lib.fib_variant_use(number) == 0:
+            found.append((number, ffi.string(name).decode()))
+        number += 1
+    lib.fib_variant_use(used)
+    return found
 
 
 def _c_prefix(prefix: Prefix) -> Any:
