@@ -10,7 +10,9 @@ NOT_BENCHMARKS = {"__main__", "tables"}
 
 
 def main(argv: list[str]) -> int:
-    names = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in NOT_BENCHMARKS)
+    names = sorted(
+        m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in NOT_BENCHMARKS
+    )
     if not argv or argv[0] not in names:
         print(f"usage: python -m bench NAME [options]\n\nNAME: {', '.join(names)}", file=sys.stderr)
         return 2

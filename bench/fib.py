@@ -21,9 +21,13 @@ def time_lookups(fib: Fib, family: int, addresses: Any, burst: int) -> float:
     total = ffi.new("uint64_t *")
     reader = lib.EPOCH_WORKERS
     if family == 4:
-        ns = lib.fib4_time(fib.c, reader, ffi.from_buffer("uint32_t[]", addresses), len(addresses), burst, total)
+        ns = lib.fib4_time(
+            fib.c, reader, ffi.from_buffer("uint32_t[]", addresses), len(addresses), burst, total
+        )
     else:
-        ns = lib.fib6_time(fib.c, reader, ffi.from_buffer("uint8_t[]", addresses), len(addresses), burst, total)
+        ns = lib.fib6_time(
+            fib.c, reader, ffi.from_buffer("uint8_t[]", addresses), len(addresses), burst, total
+        )
     return len(addresses) * 1000 / int(ns)
 
 
@@ -51,14 +55,18 @@ def measure(family: int, runs: int, burst: int, n: int) -> dict[str, Any]:
             worst.append(slowest / 1e3)
             if run == 0:
                 stats = fib.stats()
-                result["lookup_bytes_after_updates"] = stats.lookup_bytes4 if family == 4 else stats.lookup_bytes6
+                result["lookup_bytes_after_updates"] = (
+                    stats.lookup_bytes4 if family == 4 else stats.lookup_bytes6
+                )
     result["build_s"] = statistics.median(builds)
     result["updates_m_per_s"] = statistics.median(rates)
     result["worst_update_us"] = statistics.median(worst)
     return result
 
 
-def measure_lookups(fib: Fib, family: int, traces: dict[str, Any], runs: int, burst: int) -> dict[str, dict[str, float]]:
+def measure_lookups(
+    fib: Fib, family: int, traces: dict[str, Any], runs: int, burst: int
+) -> dict[str, dict[str, float]]:
     """{variant: {trace: million lookups per second}}; runs of the variants alternate, so that they share the machine's mood."""
     figures: dict[str, dict[str, list[float]]] = {v: {t: [] for t in traces} for v in lookup_variants()}
     for _ in range(runs):
@@ -79,7 +87,9 @@ def print_text(result: dict[str, Any]) -> None:
         f" after the day's updates {result['lookup_bytes_after_updates'] / mib:.2f} MiB"
     )
     print(f"  writer's memory   {result['update_bytes'] / mib:.1f} MiB")
-    print(f"  updates           {result['updates_m_per_s']:.2f} M/s, worst {result['worst_update_us']:.0f} us")
+    print(
+        f"  updates           {result['updates_m_per_s']:.2f} M/s, worst {result['worst_update_us']:.0f} us"
+    )
     for variant, by_trace in result["lookups"].items():
         row = "   ".join(f"{kind} {rate:6.0f}" for kind, rate in by_trace.items())
         print(f"  lookups, M/s      {row}   ({variant}, bursts of {result['burst']})")
@@ -87,7 +97,9 @@ def print_text(result: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     traces = "; ".join(f"{kind}: {text}" for kind, text in TRACES.items())
-    parser = argparse.ArgumentParser(prog="python -m bench fib", description=__doc__, epilog=f"Traces: {traces}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench fib", description=__doc__, epilog=f"Traces: {traces}."
+    )
     parser.add_argument("--family", type=int, choices=(4, 6), action="append", help="4 or 6 (default: both)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--burst", type=int, default=32, help="addresses per lookup call (default 32)")
