@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import Link, PortError, PortOptions
-from ixroute.driver.umem import Umem
-
-HEADROOM = 256  # before a received packet, as AF_XDP leaves it
+from ixroute.driver.umem import Umem, max_mtu
 
 
 class MemPort:
@@ -20,7 +19,7 @@ class MemPort:
     """
 
     kind = "mem"
-    wire_ifindex = None
+    wire_ifindex: int | None = None
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class MemPort:
         self.index = index
         self.spec = f"mem:{device}"
         self.n_queues = queues
-        self.max_mtu = umem.frame_bytes - HEADROOM - 18
+        self.max_mtu = max_mtu(umem.frame_bytes)
         self.promiscuous = False
         self.allmulticast = False
         self._mac = mac or bytes((2, 0, 0, 0, 0, index & 255))
@@ -56,7 +55,7 @@ class MemPort:
         self._packet = ffi.new("uint8_t[]", umem.frame_bytes)
 
     def _open_queue(self, undo: contextlib.ExitStack, umem: Umem, number: int, options: PortOptions) -> Any:
-        memport = lib.memport_create(umem.c, self.index, number, options.rx_slots, options.tx_slots)
+        memport = lib.memport_create(umem.c, self.index, number, options.rx_slots)
         if memport == ffi.NULL:
             raise PortError(self.spec, "no memory for its rings", self.name)
         undo.callback(lib.memport_destroy, memport)
@@ -121,6 +120,7 @@ class MemPort:
     def features(self) -> dict[str, Any]:
         return {"mode": "memory", "zero_copy": True, "need_wakeup": False, "queues": self.n_queues}
 
-    def close(self) -> None:
+    def close(self, pools: Sequence[Any] = ()) -> None:
+        """See Port; a memory queue's frames go nowhere, since umem goes with it."""
         self._undo.close()
         self._ports.clear()

@@ -6,6 +6,7 @@ Nobody but the port's own class knows what is behind it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,8 +42,8 @@ class PortOptions:
 
     mode: "auto" (native XDP, else generic), "native", "generic".
     zero_copy: "auto" (when the driver can), "on" (or fail), "off".
-    rx_slots, tx_slots: packets a queue's rings hold, each way; powers of two, 64 to 32768. A queue takes as many
-    frames of umem as both together (see frames_wanted).
+    rx_slots, tx_slots: packets that one worker's rings of the port hold, each way; powers of two, 64 to
+    32768. A worker that has to serve several of the device's queues gets smaller rings for each.
     state_dir: where what was changed on an interface is noted, so that the next start can undo what a killed
     process left; not being able to write there is no error.
     """
@@ -52,6 +53,10 @@ class PortOptions:
     rx_slots: int = 2048
     tx_slots: int = 2048
     state_dir: str = "/run/ixroute"
+
+    def slots(self, queues: int) -> tuple[int, int]:
+        """Receive and transmit slots of each of one worker's queues."""
+        return _share(self.rx_slots, queues), _share(self.tx_slots, queues)
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "native", "generic"):
@@ -111,8 +116,12 @@ class Port(Protocol):
     def features(self) -> dict[str, Any]:
         """What was obtained: mode, zero_copy, need_wakeup, queues; driver where there is one."""
 
-    def close(self) -> None:
-        """Gives the device back. After this no worker may touch the queues. Idempotent."""
+    def close(self, pools: Sequence[Any] = ()) -> None:
+        """Gives the device back. No worker may touch the queues any more. Idempotent.
+
+        pools: the workers' frame pools, in order, when they go on without this port: each gets back the
+        frames that its queues' rings hold.
+        """
 
 
 def parse_spec(spec: str, port: str = "") -> tuple[str, str]:
@@ -123,32 +132,50 @@ def parse_spec(spec: str, port: str = "") -> tuple[str, str]:
     return kind, device
 
 
-def open_port(
+def open_port(  # noqa: PLR0917
     name: str, index: int, spec: str, umem: Umem, workers: int, options: PortOptions | None = None
 ) -> Port:
     """Brings up the port that spec names, with at least one queue per worker. Raises PortError."""
     kind, device = parse_spec(spec, name)
     if kind == "af_xdp":
-        from ixroute.driver.af_xdp import AfXdpPort
+        from ixroute.driver.af_xdp import AfXdpPort  # noqa: PLC0415
 
         return AfXdpPort(name, index, device, umem, workers, options or PortOptions())
     if kind == "mem":
-        from ixroute.driver.mem import MemPort
+        from ixroute.driver.mem import MemPort  # noqa: PLC0415
 
         return MemPort(name, index, umem, workers, options or PortOptions(), device=device)
     raise PortError(spec, f"no kind of port is called {kind!r}: there are af_xdp and mem", name)
 
 
 def frames_wanted(spec: str, workers: int, options: PortOptions | None = None) -> int:
-    """How many frames of umem one worker needs for this port: what its queues' rings can hold.
+    """How many frames of umem one worker needs for this port: what the rings of its queues can hold.
 
-    Asks the device how many queues it will have, since a worker may have to serve several.
+    Asks the device how many queues it has, since a worker may have to serve several. Raises PortError.
     """
     kind, device = parse_spec(spec)
-    options = options or PortOptions()
     queues = workers
     if kind == "af_xdp":
-        from ixroute.driver.af_xdp import queues_expected
+        from ixroute.driver import af_xdp  # noqa: PLC0415
 
-        queues = queues_expected(device, workers)
-    return -(-queues // workers) * (options.rx_slots + options.tx_slots)
+        queues = max(workers, af_xdp.queues_of(device))
+    each = -(-queues // workers)
+    return each * sum((options or PortOptions()).slots(each))
+
+
+def mtu_of(spec: str) -> int:
+    """The MTU of what spec names, before it is opened: umem.frame_bytes_for tells the frame it needs."""
+    kind, device = parse_spec(spec)
+    if kind == "af_xdp":
+        from ixroute.driver import af_xdp  # noqa: PLC0415
+
+        return af_xdp.mtu_of(device)
+    return 1500
+
+
+def _share(slots: int, queues: int) -> int:
+    """A power of two, so that `queues` such rings hold what one of `slots` would; never less than 64."""
+    share = slots
+    while share * queues > slots and share > 64:
+        share //= 2
+    return share

@@ -14,7 +14,21 @@ from ixroute._dataplane import ffi, lib
 log = logging.getLogger(__name__)
 
 HUGE_PAGE_BYTES = 2 << 20
+FRAME_BYTES = (2048, 4096)
+"""What AF_XDP takes: powers of two from 2048 to a page."""
+HEADROOM = 256
+"""Bytes before a received packet (XDP_PACKET_HEADROOM)."""
 _MADV_POPULATE_WRITE = 23  # linux/mman.h, 5.14: unlike MAP_POPULATE it says when there is no memory
+
+
+def max_mtu(frame_bytes: int) -> int:
+    """The largest MTU whose packets fit, with Ethernet header and one VLAN tag."""
+    return frame_bytes - HEADROOM - 14 - 4
+
+
+def frame_bytes_for(mtu: int) -> int:
+    """The smallest frame for packets of this MTU; the largest there is when none is large enough."""
+    return next((size for size in FRAME_BYTES if max_mtu(size) >= mtu), FRAME_BYTES[-1])
 
 
 class Umem:
@@ -29,7 +43,7 @@ class Umem:
     """
 
     def __init__(self, n_frames: int, frame_bytes: int = 2048, hugepages: str = "auto") -> None:
-        if frame_bytes not in (2048, 4096):
+        if frame_bytes not in FRAME_BYTES:
             raise ValueError(f"frame_bytes is {frame_bytes}: must be 2048 or 4096")
         if not 0 < n_frames < 1 << 31:
             raise ValueError(f"n_frames is {n_frames}: must be from 1 to {(1 << 31) - 1}")
@@ -61,7 +75,10 @@ class Umem:
                 got = _map_shared(huge_bytes, os.MFD_HUGETLB | os.MFD_HUGE_2MB)
             except OSError as e:
                 pages = huge_bytes // HUGE_PAGE_BYTES
-                advice = f"umem: no {pages} free huge pages ({e.strerror}): `sysctl vm.nr_hugepages={pages}` adds them"
+                advice = (
+                    f"umem: {pages} huge pages are not free ({e.strerror}): "
+                    f"`sysctl vm.nr_hugepages={pages}` adds them"
+                )
                 if hugepages == "require":
                     raise MemoryError(advice) from e
                 log.warning("%s; going on with ordinary pages", advice)
@@ -110,7 +127,10 @@ class Umem:
             self._unmap()
 
     def close(self) -> None:
-        """Gives the memory back, now or when the last port lets go. The workers must have ended. Idempotent."""
+        """Gives the memory back, now or when the last port lets go. Idempotent.
+
+        The workers must have ended.
+        """
         if self._closing:
             return
         self._closing = True
