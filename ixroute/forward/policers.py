@@ -1,12 +1,12 @@
 """How much of each kind of packet may reach the kernel: the default token buckets in front of the punt.
 
-A bucket stands per port and reason; the workers share its rate evenly. Three rules made the numbers:
+A bucket stands per port and reason; its rate is shared evenly by the workers. What made the numbers:
 
-* Above Linux's own limits, so that a sender sees Linux's behaviour and not ours: ICMP errors are limited per source
-  by the kernel (6 at once, then 1/s), "fragmentation needed" and "packet too big" never are.
+* Above Linux's own limits, so that a sender sees those and not ours: ICMP errors are limited by the
+  kernel per source (6 at once, then 1/s), "fragmentation needed" and "packet too big" never are.
 * Below what would hurt: the kernel takes about a million packets per second and core from a TAP.
-* What keeps a router alive (ARP, neighbour discovery, routing protocols) has buckets of its own, which no flood
-  of anything else can empty.
+* What keeps a router alive (ARP, neighbour discovery, routing protocols) has buckets of its own, which no
+  flood of anything else can empty.
 
 The workers' clock ticks every 1 to 10 ms, so a burst below a hundredth of the rate would cost rate.
 """

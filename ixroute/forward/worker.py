@@ -1,7 +1,7 @@
 """Dataplane and workers: Python owns them and their threads, C (worker.c) moves the packets.
 
-All `Any` arguments named after C structures are cffi pointers to them; what they point to must stay alive until
-the object here is closed. Nothing here logs, and no call but `Worker.stop` waits.
+All `Any` arguments named after C structures are cffi pointers to them; what they point to must stay alive
+until the object here is closed. Nothing here logs, and no call but `Worker.stop` waits.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Dataplane:
         """
         if not (1 <= n_ports <= lib.MAX_PORTS and 1 <= n_workers <= lib.MAX_WORKERS):
             raise ValueError(f"{n_ports} ports, {n_workers} workers: 1..64 of each are possible")
-        self.pointer: Any = lib.dataplane_create(umem, fib, adjacencies, n_ports, n_workers)
-        if self.pointer == ffi.NULL:
+        self.c: Any = lib.dataplane_create(umem, fib, adjacencies, n_ports, n_workers)
+        if self.c == ffi.NULL:
             raise MemoryError("dataplane")
         self.n_ports = n_ports
         self.n_workers = n_workers
@@ -76,20 +76,18 @@ class Dataplane:
         """The TAP's MAC (6 bytes), MTU (bytes of IP) and PORT_* flags. ValueError when out of range."""
         if len(mac) != 6:
             raise ValueError(f"a MAC has 6 bytes, not {len(mac)}")
-        _check(lib.dataplane_set_port(self.pointer, port, mac, mtu, flags), f"port {port}")
+        _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
 
     def set_vlans(self, port: int, vids: Iterable[int]) -> None:
         """The VLAN ids (1..4094) that have a sub-interface on the port's TAP."""
         vids = list(vids)
-        _check(lib.dataplane_set_vlans(self.pointer, port, vids, len(vids)), f"VLANs of port {port}")
+        _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
 
     def set_policer(self, reason: str, rate: int, burst: int) -> None:
         """KeyError for an unknown reason, ValueError for one that is not punted or numbers out of range."""
         policer = Policer(rate, burst)
         number = BY_NAME[reason].number
-        _check(
-            lib.dataplane_set_policer(self.pointer, number, policer.rate, policer.burst), f"policer {reason}"
-        )
+        _check(lib.dataplane_set_policer(self.c, number, policer.rate, policer.burst), f"policer {reason}")
 
     def set_policers(self, policers: Mapping[str, Policer]) -> None:
         """`set_policer` for each."""
@@ -100,13 +98,13 @@ class Dataplane:
         """All IPv4 addresses of the router, 4 bytes each in wire order (not only those of ports)."""
         packed = b"".join(addresses)
         buffer = ffi.from_buffer("uint32_t[]", packed)
-        _check(lib.dataplane_set_local4(self.pointer, buffer, len(packed) // 4), "own addresses")
+        _check(lib.dataplane_set_local4(self.c, buffer, len(packed) // 4), "own addresses")
 
     def close(self) -> None:
         """Frees it. The workers must be closed first."""
-        if self.pointer != ffi.NULL:
-            lib.dataplane_destroy(self.pointer)
-            self.pointer = ffi.NULL
+        if self.c != ffi.NULL:
+            lib.dataplane_destroy(self.c)
+            self.c = ffi.NULL
 
 
 class Worker:
@@ -115,14 +113,14 @@ class Worker:
     def __init__(
         self, dataplane: Dataplane, number: int, pool: Any, lane: Any, core: int | None = None
     ) -> None:
-        """`number` 0..n_workers-1; `pool` its struct frame_pool; `lane` its struct tap_lane; `core` to pin to.
+        """`number` 0..n_workers-1; `pool`: struct frame_pool; `lane`: struct tap_lane; `core` to pin to.
 
         ValueError for a number out of range, MemoryError.
         """
         if not 0 <= number < dataplane.n_workers:
             raise ValueError(f"worker {number} of {dataplane.n_workers}")
-        self.pointer: Any = lib.worker_create(dataplane.pointer, number, pool, lane)
-        if self.pointer == ffi.NULL:
+        self.c: Any = lib.worker_create(dataplane.c, number, pool, lane)
+        if self.c == ffi.NULL:
             raise MemoryError(f"worker {number}")
         self.number = number
         self.core = core
@@ -135,7 +133,7 @@ class Worker:
         """A struct queue it owns, before `start`. The first of each port is the one it sends by."""
         if self._thread is not None:
             raise RuntimeError("queues are added before the worker starts")
-        _check(lib.worker_add_queue(self.pointer, queue), f"queue of worker {self.number}")
+        _check(lib.worker_add_queue(self.c, queue), f"queue of worker {self.number}")
 
     def start(self, idle_ns: int = 50_000) -> None:
         """Runs until `stop` in a thread of its own. idle_ns: how long to poll in vain before sleeping."""
@@ -155,7 +153,7 @@ class Worker:
                 self.pinned = True
             except OSError:
                 self.pinned = False  # A core outside our cpuset: forwarding elsewhere beats not forwarding.
-        lib.worker_run(self.pointer, idle_ns)
+        lib.worker_run(self.c, idle_ns)
 
     @property
     def alive(self) -> bool:
@@ -166,7 +164,7 @@ class Worker:
         """Asks it to end, waits at most `timeout` seconds. True when the thread has ended (or never ran)."""
         if self._thread is None:
             return True
-        lib.worker_stop(self.pointer)
+        lib.worker_stop(self.c)
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
@@ -177,18 +175,18 @@ class Worker:
         """One pass in the calling thread; how many packets it moved. Not while the thread runs."""
         if self._thread is not None:
             raise RuntimeError(f"worker {self.number} has a thread")
-        return int(lib.worker_poll_once(self.pointer))
+        return int(lib.worker_poll_once(self.c))
 
     def counters(self) -> dict[str, int]:
         """struct worker_counters by field name."""
-        block = lib.worker_counters(self.pointer)
+        block = lib.worker_counters(self.c)
         return {name: int(getattr(block, name)) for name in _WORKER_CELLS}
 
     def port_counters(self, port: int) -> dict[str, Any]:
-        """struct port_counters by field name; `punted`, `dropped`, `policed` are dicts by reason, zeros left out."""
+        """struct port_counters by field name; punted, dropped, policed are dicts by reason without zeros."""
         if not 0 <= port < self._n_ports:
             raise ValueError(f"port {port} of {self._n_ports}")
-        block = lib.worker_port_counters(self.pointer, port)
+        block = lib.worker_port_counters(self.c, port)
         out: dict[str, Any] = {name: int(getattr(block, name)) for name in _PLAIN_CELLS}
         for name in _REASON_CELLS:
             cells = ffi.unpack(getattr(block, name), lib.COUNTER_REASONS)
@@ -198,7 +196,7 @@ class Worker:
     def take_used(self, capacity: int) -> bytes:
         """Adjacencies that forwarded a packet since the last call: index i is bit i % 8 of byte i // 8."""
         used = ffi.new("uint8_t[]", (capacity + 7) // 8)
-        lib.worker_take_used(self.pointer, used, capacity)
+        lib.worker_take_used(self.c, used, capacity)
         return bytes(ffi.buffer(used))
 
     def close(self) -> None:
@@ -208,9 +206,9 @@ class Worker:
         """
         if self.alive:
             raise RuntimeError(f"worker {self.number} still runs")
-        if self.pointer != ffi.NULL:
-            lib.worker_destroy(self.pointer)
-            self.pointer = ffi.NULL
+        if self.c != ffi.NULL:
+            lib.worker_destroy(self.c)
+            self.c = ffi.NULL
 
 
 def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The kernel's door from Python: the lanes, the event descriptors, and the thread that serves them (door.h)."""
+"""The kernel's door from Python: lanes, event descriptors, and the thread that serves them (door.h)."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Door:
         self._lanes: list[Any] = []
         self._ports: list[int] = []
         self._thread: threading.Thread | None = None
-        self.pointer: Any = ffi.NULL
+        self.c: Any = ffi.NULL
         try:
             event = self._new_event()
-            self.pointer = _allocated(lib.tap_door_create(umem, event))
+            self.c = _allocated(lib.tap_door_create(umem, event))
             for _ in range(n_lanes):
                 lane = _allocated(lib.tap_lane_create(self._new_event(), event))
                 self._lanes.append(lane)
-                lib.tap_door_add_lane(self.pointer, lane)
+                lib.tap_door_add_lane(self.c, lane)
         except BaseException:
             self.close()
             raise
@@ -67,7 +67,7 @@ class Door:
         """
         if self._thread is not None:
             raise RuntimeError("ports are added before the door opens")
-        if lib.tap_door_add_port(self.pointer, port, list(fds), len(fds)) != 0:
+        if lib.tap_door_add_port(self.c, port, list(fds), len(fds)) != 0:
             raise ValueError(f"port {port} with {len(fds)} descriptors for {len(self._lanes)} lanes")
         self._ports.append(port)
 
@@ -80,7 +80,7 @@ class Door:
 
     def _run(self) -> None:
         thread_setup("ixroute-door")
-        lib.tap_door_run(self.pointer)
+        lib.tap_door_run(self.c)
 
     @property
     def alive(self) -> bool:
@@ -91,7 +91,7 @@ class Door:
         """Asks it to end, waits at most `timeout` seconds. True when the thread has ended (or never ran)."""
         if self._thread is None:
             return True
-        lib.tap_door_stop(self.pointer)
+        lib.tap_door_stop(self.c)
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
@@ -102,27 +102,27 @@ class Door:
         """One pass in the calling thread; how many packets it moved. Not while the thread runs."""
         if self._thread is not None:
             raise RuntimeError("the door has a thread")
-        return int(lib.tap_door_poll_once(self.pointer, timeout_ms))
+        return int(lib.tap_door_poll_once(self.c, timeout_ms))
 
     @property
     def passes(self) -> int:
         """Its heartbeat: moves at least every half second as long as the thread lives."""
-        return int(lib.tap_door_passes(self.pointer))
+        return int(lib.tap_door_passes(self.c))
 
     def counters(self, port: int) -> dict[str, int]:
         """struct door_counters of a port by field name."""
         if port not in self._ports:
             raise ValueError(f"the door has no port {port}")
-        block = lib.tap_door_counters(self.pointer, port)
+        block = lib.tap_door_counters(self.c, port)
         return {name: int(getattr(block, name)) for name in _COUNTER_CELLS}
 
     def close(self) -> None:
-        """Frees lanes and descriptors. RuntimeError while its thread runs; the workers must be closed first."""
+        """Frees lanes and descriptors. RuntimeError while its thread runs. Workers are closed first."""
         if self.alive:
             raise RuntimeError("the door is still open")
-        if self.pointer != ffi.NULL:
-            lib.tap_door_destroy(self.pointer)
-            self.pointer = ffi.NULL
+        if self.c != ffi.NULL:
+            lib.tap_door_destroy(self.c)
+            self.c = ffi.NULL
         while self._lanes:
             lib.tap_lane_destroy(self._lanes.pop())
         while self._events:
@@ -130,7 +130,7 @@ class Door:
 
 
 def thread_setup(name: str) -> None:
-    """For a thread that lives inside one C call: a name for `top`, and no signals (they are the main thread's)."""
+    """For a thread that lives in one C call: a name for `top`, and no signals (the main thread's)."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:

@@ -1,8 +1,8 @@
 """A TAP interface: how a port looks to the kernel and to everyone who configures it.
 
 python-pytun creates it; the ioctls that pytun lacks are made here. Packets never pass through Python: the
-descriptors go to the door's thread (door.h). The kernel gives packets without a virtio header valid checksums,
-so nothing has to be completed on the way to the wire.
+descriptors go to the door's thread (door.h). Without a virtio header the kernel hands over packets whose
+checksums are valid, so nothing has to be completed on the way to the wire.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TapError(Exception):
 class Tap:
     """One persistent multi-queue TAP in the calling thread's network namespace.
 
-    It outlives the process: addresses and routes on it stay when the daemon ends, and the next one takes it over.
+    It outlives the process: addresses and routes stay when the daemon ends, and the next one takes it over.
     """
 
     def __init__(self, name: str, queues: int, mac: bytes, mtu: int, up: bool = True) -> None:
@@ -95,7 +95,7 @@ class Tap:
         return int(self._devices[0].mtu)
 
     def set_mac(self, mac: bytes) -> None:
-        """Gives it the port's MAC; addresses stay. Nothing is done, and no neighbour flushed, when it has it."""
+        """Gives it the port's MAC when it has another; addresses stay."""
         if len(mac) != 6 or mac[0] & 1:
             raise TapError(f"{self.name}: {mac.hex(':')} is not the MAC of a station")
         if self.mac != mac:
@@ -131,7 +131,7 @@ class Tap:
         self._close_devices()
 
     def close(self) -> None:
-        """Closes the descriptors; the interface stays, without carrier. The door must not serve them any more."""
+        """Closes the descriptors (the door must have stopped); the interface stays, without carrier."""
         if self._devices:
             with contextlib.suppress(OSError):  # The interface may have been deleted under us.
                 self.set_carrier(False)
@@ -171,7 +171,7 @@ def _attach(name: str) -> Any:
 
 
 def _why_not(name: str, error: OSError) -> str:
-    number = _errno(error)
+    number = error.errno
     if number in (errno.EPERM, errno.EACCES):
         return f"{name}: no permission to make a TAP: run as root or with CAP_NET_ADMIN"
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
@@ -188,7 +188,7 @@ def _why_not(name: str, error: OSError) -> str:
 def _check_free(name: str) -> None:
     """TapError when the interface `name` is no TAP, or someone else has it.
 
-    The kernel itself would let a second process attach to a multi-queue TAP, and share the packets between both.
+    The kernel would let a second process attach to a multi-queue TAP, and share the packets between both.
     """
     driver, kind = _driver(name)
     if (driver, kind) != ("tun", "tap"):
@@ -248,11 +248,5 @@ def _interface_ioctl(request: int, name: str, value: bytes) -> None:
         fcntl.ioctl(control.fileno(), request, name.encode().ljust(16, b"\0") + value.ljust(24, b"\0"))
 
 
-def _errno(error: OSError) -> int:
-    """pytun's exception carries the errno as its first argument only."""
-    return error.errno or (error.args[0] if error.args and isinstance(error.args[0], int) else 0)
-
-
 def _reason(error: OSError) -> str:
-    number = _errno(error)
-    return os.strerror(number) if number else str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
