@@ -1,18 +1,17 @@
 """What the mirror needs of others, and what it tells them.
 
-The router gives the mirror a RIB, a route stream, the FIB and the adjacency table (rooms fib/ and netlink/ in C), and
-a `Sink` for everything that is not a route: what each port may do, link changes, VLANs, own addresses.
-All calls into a `Sink` come from the mirror's thread, with the mirror's lock held: they must be short and must not call
-back into the mirror.
+The router gives the mirror a RIB, a route stream and the adjacency table, and a `Sink` for everything that is
+not a route: what each port may do, link changes, VLANs, own addresses. All calls into a `Sink` come from the
+mirror's thread, with the mirror's lock held: they must be short and must not call back into the mirror.
 
 Addresses are bytes in wire order (4 or 16), MACs 6 bytes, families 4 and 6 (not AF_INET*).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 FAMILY_IP4 = 4
 FAMILY_IP6 = 6
@@ -21,29 +20,27 @@ NO_MAC = bytes(6)
 
 
 class NextHopLike(Protocol):
-    """One leg of a path (struct next_hop of fib/rib.h)."""
+    """One leg of a path (ixroute.fib.rib.NextHop)."""
 
     @property
     def ifindex(self) -> int: ...
     @property
-    def gateway_family(self) -> int: ...  # 4, 6, or 0: on the link
-    @property
-    def gateway(self) -> bytes: ...  # 4 or 16 bytes, b"" without
-    @property
-    def flags(self) -> int: ...
+    def gateway(self) -> bytes | None: ...  # 4 or 16 bytes whatever the route's family, None: on the link
     @property
     def weight(self) -> int: ...
+    @property
+    def onlink(self) -> bool: ...
 
 
 class PathLike(Protocol):
-    """A set of next hops (struct path of fib/rib.h)."""
+    """A set of next hops (ixroute.fib.rib.Path)."""
 
     @property
     def family(self) -> int: ...
     @property
     def type(self) -> int: ...  # RTN_*
     @property
-    def flags(self) -> int: ...  # PATH_KERNEL_ONLY
+    def kernel_only(self) -> bool: ...
     @property
     def nhid(self) -> int: ...
     @property
@@ -58,22 +55,21 @@ class RibLike(Protocol):
     def dump_begin(self, family: int) -> None: ...
     def dump_end(self, family: int) -> int: ...
     def dump_abort(self, family: int) -> None: ...
-    def neighbour_add(self, family: int, address: bytes, ifindex: int) -> None: ...
-    def neighbour_remove(self, family: int, address: bytes, ifindex: int) -> None: ...
+    def neighbour_add(self, addr: bytes, ifindex: int) -> None: ...
+    def neighbour_remove(self, addr: bytes, ifindex: int) -> bool: ...
+    def settle(self) -> None: ...
     def take_new_paths(self) -> list[int]: ...
     def path(self, path_id: int) -> PathLike | None: ...
     def path_routes(self, path_id: int) -> int: ...
+    def stats(self) -> Any: ...  # plain numbers: routes4, routes6, paths, …
 
 
 class StreamLike(Protocol):
     """What the mirror asks of ixroute.netlink.route_stream.RouteStream."""
 
-    def receive(self, fd: int, maximum: int) -> int: ...  # OSError ENOBUFS: overrun
+    def receive(self, fd: int, max: int = ...) -> int: ...  # noqa: A002 (OSError ENOBUFS: overrun)
     def receive_dump(self, fd: int, timeout_ms: int) -> None: ...  # OSError: it failed (EINTR: do it again)
-
-
-class FibLike(Protocol):
-    def collect(self) -> None: ...
+    def stats(self) -> Any: ...  # plain numbers: datagrams, messages, malformed, …
 
 
 class AdjacenciesLike(Protocol):
@@ -98,7 +94,8 @@ class Actions:
 
 @dataclass(frozen=True)
 class Port:
-    """A port and the name of its TAP. The TAP is found by name, then followed by its index through renames."""
+    """A port and the name of its TAP. The TAP is found by name, then followed by its index through
+    renames."""
 
     index: int
     tap: str
@@ -169,7 +166,8 @@ class Sink(Protocol):
         """A watched interface came, went or changed."""
 
     def take_used(self) -> bytes:
-        """Bitmap of adjacency indexes (bit i%8 of byte i//8) that forwarded since the last call; b"" if unknown."""
+        """Bitmap of adjacency indexes (bit i%8 of byte i//8) that forwarded since the last call; b"" if
+        unknown."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +194,3 @@ class AdjacencyView:
     mtu: int
     routes: int
     text: str  # "via 10.0.0.1 dev lan"
-
-
-def port_by_index(ports: Iterable[Port]) -> dict[int, Port]:
-    """ValueError when two ports share an index or a TAP."""
-    table = {port.index: port for port in ports}
-    count = sum(1 for _ in ports) if isinstance(ports, Sequence) else len(table)
-    if len(table) != count or len({port.tap for port in table.values()}) != len(table):
-        raise ValueError("two ports share an index or the name of a TAP")
-    return table
