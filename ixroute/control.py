@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ixroute.errors import UserError
 from ixroute.schema import MAX_PAGE
 
 MAX_REQUEST_BYTES = 16 << 10
@@ -42,8 +43,8 @@ class CommandError(Exception):
     """A request that cannot be answered; its text goes to the client."""
 
 
-class ControlError(Exception):
-    """The client's side: the daemon refused, or what came back is no answer."""
+class ControlError(UserError):
+    """The daemon refused, or what came back is no answer; or a server cannot have its socket."""
 
 
 class NotRunningError(ControlError):

@@ -1,7 +1,7 @@
 """Summing the workers' counters. Each worker writes its own block; this reads them all, whenever it likes.
 
-A cell is read whole, but the cells one after the other: while packets flow, a sum may be ahead of another by a
-burst. When nothing is under way the equations of docs/counters.md hold exactly.
+A cell is read whole, but the cells one after the other: while packets flow, a sum may be ahead of another
+by a burst. When nothing is under way the equations of docs/counters.md hold exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from ixroute._dataplane import ffi, lib
 from ixroute.schema import PortStats, Totals
 
 Block = Any  # bytes-like: what ffi.buffer(pointer, size) gives
@@ -64,9 +65,7 @@ class Reason:
 
 @cache
 def reasons() -> tuple[Reason, ...]:
-    """Every reason, in the C list's order, from the extension module (which this loads)."""
-    from ixroute._dataplane import ffi, lib
-
+    """Every reason, in the C list's order,."""
     kinds: Mapping[int, Literal["drop", "punt"]] = {1: "drop", 2: "punt"}  # enum reason_kind
     return tuple(
         Reason(
@@ -103,7 +102,8 @@ def _words(block: Block, size: int) -> list[int]:
 
 
 def sum_port(blocks: Iterable[Block]) -> PortCounters:
-    """The sum of one port's blocks, one for each worker: `ffi.buffer(worker_port_counters(w, port), PORT_BYTES)`."""
+    """The sum of one port's blocks, one for each worker: `ffi.buffer(worker_port_counters(w, port),
+    PORT_BYTES)`."""
     total = [0] * (PORT_BYTES // 8)
     for block in blocks:
         total = [a + b for a, b in zip(total, _words(block, PORT_BYTES), strict=True)]
@@ -125,8 +125,8 @@ def read_door(block: Block) -> dict[str, int]:
 
 
 def by_reason(cells: Sequence[int], kind: Literal["drop", "punt"]) -> dict[str, int]:
-    """Every reason of `kind`, zeros included, and any other that is not zero, so that nothing is left out of a
-    sum."""
+    """Every reason of `kind`, zeros included, and any other that is not zero, so that nothing is left out
+    of a sum."""
     return {r.name: cells[r.number] for r in reasons() if r.kind == kind or cells[r.number]}
 
 

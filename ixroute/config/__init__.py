@@ -5,7 +5,7 @@ sections.py says what there is, reader.py reads a file, flags.py lays the comman
 
 from ixroute.config.cores import choose_cores
 from ixroute.config.faults import ConfigError, Fault
-from ixroute.config.flags import with_flags
+from ixroute.config.flags import reread, with_flags
 from ixroute.config.reader import load, parse
 from ixroute.config.sections import (
     DEFAULT_PATH,
@@ -16,6 +16,7 @@ from ixroute.config.sections import (
     NEVER_NS,
     Config,
     ControlConfig,
+    Flags,
     LogConfig,
     MemoryConfig,
     MirrorConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "ControlConfig",
     "Fault",
+    "Flags",
     "LogConfig",
     "MemoryConfig",
     "MirrorConfig",
@@ -46,5 +48,6 @@ __all__ = [
     "choose_cores",
     "load",
     "parse",
+    "reread",
     "with_flags",
 ]

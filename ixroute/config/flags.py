@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ixroute.config import checks as check
 from ixroute.config.checks import Check
 from ixroute.config.faults import ConfigError, Fault
-from ixroute.config.reader import port_conflicts
-from ixroute.config.sections import DEFAULT_SOCKET, Config, LogConfig, PortConfig
+from ixroute.config.reader import load, port_conflicts
+from ixroute.config.sections import DEFAULT_SOCKET, Config, Flags, LogConfig, PortConfig
 
 
-def with_flags(
-    config: Config,
-    *,
-    ports: Sequence[str] = (),
-    workers: str | None = None,
-    socket: str | None = None,
-    log_level: str | None = None,
-) -> Config:
-    """The configuration with the flags of `ixroute run` laid over it. A --port of a name that the file has
-    replaces its device and keeps its other keys. ConfigError: its faults name the flag."""
+def with_flags(config: Config, flags: Flags) -> Config:
+    """The configuration with the flags laid over it. ConfigError: its faults name the flag."""
     errors: list[Fault] = []
     by_name = {port.name: port for port in config.ports}
 
@@ -35,7 +26,7 @@ def with_flags(
             return None
 
     given: set[str] = set()
-    for flag in ports:
+    for flag in flags.ports:
         found = checked("--port", flag, _port_flag)
         if found is not None and found[0] in given:
             errors.append(Fault(f"--port {flag}", 0, "", f"port {found[0]} is given twice"))
@@ -43,20 +34,20 @@ def with_flags(
             name, spec = found
             given.add(name)
             by_name[name] = replace(by_name[name], spec=spec) if name in by_name else PortConfig(name, spec)
-    if workers is not None:
-        cores = checked("--workers", workers, check.parse_cores)
+    if flags.workers is not None:
+        cores = checked("--workers", flags.workers, check.parse_cores)
         config = replace(config, workers=replace(config.workers, cores=cores or ()))
-    if socket is not None:
-        path = checked("--socket", os.path.abspath(socket), check.socket_path)
+    if flags.socket is not None:
+        path = checked("--socket", os.path.abspath(flags.socket), check.socket_path)
         config = replace(config, control=replace(config.control, socket=path or DEFAULT_SOCKET))
-    if log_level is not None:
-        config = replace(config, log=LogConfig(level=log_level))
+    if flags.log_level is not None:
+        config = replace(config, log=LogConfig(level=flags.log_level))
     every = tuple(by_name.values())
     if not errors:
         errors += [Fault(f"--port {every[number].name}", 0, "", why) for number, why in port_conflicts(every)]
     if errors:
         raise ConfigError(errors)
-    return replace(config, ports=every)
+    return replace(config, ports=every, flags=flags)
 
 
 def _port_flag(value: object) -> tuple[str, str]:
@@ -65,3 +56,8 @@ def _port_flag(value: object) -> tuple[str, str]:
     if not equals:
         raise check.WantedError(f"NAME=SPEC, for example wan0={example}", value)
     return check.interface_name(name), check.port_spec(spec)
+
+
+def reread(config: Config) -> Config:
+    """The same file and flags again, as the file is now. ConfigError when it has become wrong."""
+    return with_flags(load(config.path) if config.path is not None else Config(), config.flags)

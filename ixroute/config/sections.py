@@ -208,8 +208,20 @@ DEFAULT_POLICERS: Mapping[str, PolicerConfig] = {
 
 
 @dataclass(frozen=True)
+class Flags:
+    """The flags of `ixroute run`, as given. A --port of a name that the file has replaces its device and
+    keeps its other keys."""
+
+    ports: tuple[str, ...] = ()
+    workers: str | None = None
+    socket: str | None = None
+    log_level: str | None = None
+
+
+@dataclass(frozen=True)
 class Config:
-    """Everything. `policers` has every punt reason; `path` is the file it was read from, if any."""
+    """Everything. `policers` has every punt reason; `path` is the file it was read from, if any; `flags` have
+    been laid over it already."""
 
     ports: tuple[PortConfig, ...] = ()
     workers: WorkersConfig = WorkersConfig()
@@ -220,6 +232,7 @@ class Config:
     log: LogConfig = LogConfig()
     policers: Mapping[str, PolicerConfig] = field(default_factory=lambda: dict(DEFAULT_POLICERS))
     path: Path | None = None
+    flags: Flags = Flags()
 
 
 # The sections that are one table each; ports and policers are tables of tables.
