@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from ixroute import __version__
+from ixroute.client import NotRunningError
 from ixroute.commands import ask, config, demo, doctor, lookup, run, show, stats
 from ixroute.config import ConfigError
-from ixroute.control import NotRunningError
 from ixroute.errors import UserError
 
 EXIT_OK = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ixroute.client import request
 from ixroute.commands import parsing
-from ixroute.control import request
 from ixroute.schema import Done
 
 _RELOAD = """\

@@ -6,8 +6,8 @@ import argparse
 import ipaddress
 import json
 
+from ixroute.client import request
 from ixroute.commands import parsing
-from ixroute.control import request
 from ixroute.present import Style, style_for
 from ixroute.schema import Lookup
 from ixroute.show_view import legs_text, protocol_name, table_name

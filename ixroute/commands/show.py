@@ -9,8 +9,8 @@ import json
 import sys
 from collections.abc import Iterator
 
+from ixroute.client import pages, request
 from ixroute.commands import parsing
-from ixroute.control import pages, request
 from ixroute.errors import UserError
 from ixroute.present import count, style_for
 from ixroute.schema import Route

@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from ixroute.client import NotRunningError, request
 from ixroute.commands import parsing
-from ixroute.control import NotRunningError, request
 from ixroute.present import style_for
 from ixroute.schema import Stats
 from ixroute.stats_view import render
@@ -83,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _machine(args: argparse.Namespace, ask: Callable[[], Stats]) -> int:
-    from ixroute.prometheus import render as render_prometheus
-
     while True:
         stats = ask()
         if args.json:
             print(json.dumps(stats), flush=True)
         else:
-            print(render_prometheus(stats), end="", flush=True)
+            from ixroute import prometheus
+
+            print(prometheus.render(stats), end="", flush=True)
         if args.watch is None:
             return 0
         time.sleep(args.watch)
@@ -108,11 +108,11 @@ def _watch(args: argparse.Namespace, ask: Callable[[], Stats]) -> int:
             try:
                 now = ask()
             except NotRunningError as error:
-                lines, now = [str(error), "waiting for it to come back"], None
+                before = None
+                _draw([str(error), "waiting for it to come back"], in_place)
             else:
-                lines = render(now, None if args.raw else before, style_for())
-            before = now
-            _draw(lines, in_place)
+                _draw(render(now, None if args.raw else before, style_for()), in_place)
+                before = now
     return 0
 
 
