@@ -25,8 +25,7 @@ from typing import IO, TypeVar
 RUN = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
-# <linux/ethtool.h>: set TX checksums, segmentation, generic segmentation, generic receive offload
-ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C
+ETHTOOL_STXCSUM, ETHTOOL_STSO = 0x17, 0x1F  # <linux/ethtool.h>: set TX checksums, TCP segmentation
 
 Result = TypeVar("Result")
 
@@ -141,12 +140,10 @@ class Namespace:
 
         def off() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-                for command in (ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO):
-                    value = bytearray(struct.pack("=II", command, 0))
-                    address = ctypes.addressof(ctypes.c_char.from_buffer(value))
-                    request = struct.pack("=16sQ8x", interface.encode(), address)
-                    with contextlib.suppress(OSError) if command != ETHTOOL_STXCSUM else contextlib.nullcontext():
-                        fcntl.ioctl(control, SIOCETHTOOL, request)
+                for command in (ETHTOOL_STSO, ETHTOOL_STXCSUM):
+                    value = ctypes.create_string_buffer(struct.pack("=II", command, 0), 8)  # struct ethtool_value
+                    request = struct.pack("=16sQ8x", interface.encode(), ctypes.addressof(value))  # struct ifreq
+                    fcntl.ioctl(control, SIOCETHTOOL, request)
 
         self.call(off)
 
