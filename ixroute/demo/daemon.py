@@ -9,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ixroute.demo.netns import CommandError, Namespace, run_command
@@ -30,16 +27,15 @@ class DaemonError(RuntimeError):
 
 
 class Daemon:
-    """`ixroute run ARGUMENTS --socket …` in `namespace`, with a directory of its own for socket, log, configuration."""
+    """`ixroute run ARGUMENTS --socket …` in `namespace`, whose directory holds its socket and log."""
 
     def __init__(self, namespace: Namespace, arguments: Sequence[str], *, watchdog_s: float = 0) -> None:
         """watchdog_s: as WatchdogSec= in a systemd unit (0: none)."""
         self.namespace = namespace
         self.arguments = list(arguments)
         self.watchdog_s = watchdog_s
-        self.directory = Path(tempfile.mkdtemp(prefix="ixroute-"))
-        self.control = self.directory / "ixroute.sock"
-        self.log = self.directory / "daemon.log"
+        self.control = namespace.directory / "ixroute.sock"
+        self.log = namespace.directory / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._notify: socket.socket | None = None
 
@@ -57,7 +53,7 @@ class Daemon:
 
     def start(self, patience: float = 15) -> Daemon:
         """Returns when the daemon says READY=1. Raises DaemonError when it ends first or needs longer."""
-        path = self.directory / "notify.sock"
+        path = self.namespace.directory / "notify.sock"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -69,8 +65,12 @@ class Daemon:
         with self.log.open("ab") as output:
             self.process = self.namespace.popen(argv, output, env)
         if "READY=1" not in self.notified("READY=1", patience):
-            state = "not ready" if self.process.poll() is None else f"ended with code {self.process.returncode}"
-            raise DaemonError(f"the daemon is {state} after {patience:g} s at most; its log:\n{self.log_tail()}")
+            state = (
+                "not ready" if self.process.poll() is None else f"ended with code {self.process.returncode}"
+            )
+            raise DaemonError(
+                f"the daemon is {state} after {patience:g} s at most; its log:\n{self.log_tail()}"
+            )
         return self
 
     def notified(self, wanted: str, patience: float) -> list[str]:
@@ -122,11 +122,10 @@ class Daemon:
             ) from None
 
     def close(self) -> None:
-        """Ends it, and removes its directory."""
+        """Ends it, whatever state it is in."""
         with contextlib.suppress(DaemonError):
             self.stop()
         self.release()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     def release(self) -> None:
         """Lets it run on after this process."""

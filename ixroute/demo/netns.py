@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -49,13 +50,15 @@ def run_command(argv: Sequence[str], timeout: float = 20) -> str:
 
 
 class Namespace:
-    """A named network namespace (`ip netns add NAME`), with its loopback up."""
+    """A named network namespace (`ip netns add NAME`), with its loopback up and a directory for files of its own."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.directory = Path("/run") / name
 
     def create(self) -> Namespace:
         run_command(["ip", "netns", "add", self.name])
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         # IPv6 addresses are usable at once: duplicate address detection would take two seconds per interface.
         self.sysctl("net.ipv6.conf.default.accept_dad", 0)
         self.sysctl("net.ipv6.conf.default.router_solicitations", 0)
@@ -66,12 +69,12 @@ class Namespace:
         return (RUN / self.name).exists()
 
     def destroy(self) -> None:
-        """Ends what runs inside, then removes it. Nothing happens when it is gone already."""
-        if not self.exists():
-            return
-        _end_processes(self.pids())
-        with contextlib.suppress(CommandError):
-            run_command(["ip", "netns", "del", self.name])
+        """Ends what runs inside, then removes it and its directory. Nothing happens when it is gone already."""
+        if self.exists():
+            _end_processes(self.pids())
+            with contextlib.suppress(CommandError):
+                run_command(["ip", "netns", "del", self.name])
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def pids(self) -> list[int]:
         with contextlib.suppress(CommandError):
@@ -119,7 +122,10 @@ class Namespace:
         return run_command(self.command(argv), timeout)
 
     def popen(
-        self, argv: Sequence[str], output: IO[bytes] | int = subprocess.DEVNULL, env: dict[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        output: IO[bytes] | int = subprocess.DEVNULL,
+        env: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Starts a program inside, in a session of its own (a Ctrl-C at the terminal is ours, not its)."""
         return subprocess.Popen(
@@ -141,8 +147,12 @@ class Namespace:
         def off() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
                 for command in (ETHTOOL_STSO, ETHTOOL_STXCSUM):
-                    value = ctypes.create_string_buffer(struct.pack("=II", command, 0), 8)  # struct ethtool_value
-                    request = struct.pack("=16sQ8x", interface.encode(), ctypes.addressof(value))  # struct ifreq
+                    value = ctypes.create_string_buffer(
+                        struct.pack("=II", command, 0), 8
+                    )  # struct ethtool_value
+                    request = struct.pack(
+                        "=16sQ8x", interface.encode(), ctypes.addressof(value)
+                    )  # struct ifreq
                     fcntl.ioctl(control, SIOCETHTOOL, request)
 
         self.call(off)

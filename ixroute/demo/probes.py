@@ -65,7 +65,13 @@ class Ping:
 
 
 def ping(
-    source: Namespace, address: str, count: int = 3, *, interval: float = 0.02, patience: float = 1.0, size: int = 56
+    source: Namespace,
+    address: str,
+    count: int = 3,
+    *,
+    interval: float = 0.02,
+    patience: float = 1.0,
+    size: int = 56,
 ) -> Ping:
     """Echo requests from `source`, one after another, each waited for up to `patience` seconds."""
     family = family_of(address)
@@ -202,7 +208,9 @@ def tcp_transfer(
         listener.bind((address, 0))
         listener.listen(1)
         listener.settimeout(5)
-        receiver = threading.Thread(target=_receive_stream, args=(listener, result, digest), name="tcp receiver")
+        receiver = threading.Thread(
+            target=_receive_stream, args=(listener, result, digest), name="tcp receiver"
+        )
         receiver.start()
         stack.callback(receiver.join)
         sender = stack.enter_context(source.socket(family, socket.SOCK_STREAM))
@@ -214,7 +222,9 @@ def tcp_transfer(
     return result
 
 
-def _send_stream(sender: socket.socket, result: Transfer, seconds: float, size: int | None, digest: bool) -> None:
+def _send_stream(
+    sender: socket.socket, result: Transfer, seconds: float, size: int | None, digest: bool
+) -> None:
     chunk = 1 << 20
     block = os.urandom(chunk) if digest else bytes(chunk)
     md5 = hashlib.md5(usedforsecurity=False)
@@ -349,7 +359,13 @@ class UdpFlow:
 
 
 def udp_flow(
-    source: Namespace, target: Namespace, address: str, *, rate: int = 2000, seconds: float = 1.0, size: int = 64
+    source: Namespace,
+    target: Namespace,
+    address: str,
+    *,
+    rate: int = 2000,
+    seconds: float = 1.0,
+    size: int = 64,
 ) -> Flow:
     """`rate` datagrams a second for `seconds`, and how many arrived."""
     flow = UdpFlow(source, target, address, rate=rate, size=size).start()
@@ -357,7 +373,9 @@ def udp_flow(
     return flow.stop()
 
 
-def path_mtu(source: Namespace, address: str, mtu: int = 1500, patience: float = 1.0) -> tuple[int, IcmpError | None]:
+def path_mtu(
+    source: Namespace, address: str, mtu: int = 1500, patience: float = 1.0
+) -> tuple[int, IcmpError | None]:
     """Sends one packet of `mtu` bytes, not to be fragmented; the path MTU known then, and the ICMP error that taught it."""
     v6 = family_of(address) == socket.AF_INET6
     size = mtu - (48 if v6 else 28)

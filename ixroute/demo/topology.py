@@ -92,7 +92,8 @@ class Lab:
         self.queues = queues
         self.router = Namespace(f"{base}router")
         self.links = tuple(
-            Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i]) for i in range(hosts)
+            Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
+            for i in range(hosts)
         )
         self.hosts = {link.host: Namespace(f"{base}{link.host}") for link in self.links}
 
