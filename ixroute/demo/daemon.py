@@ -1,7 +1,7 @@
 """`ixroute run` as a child of this process, inside a lab's router: started, waited for, asked, ended.
 
-Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. The daemon's answers come the
-way users get them: from `ixroute stats -j` and its siblings.
+Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. The daemon's answers
+come the way users get them: from `ixroute stats -j` and its siblings.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Daemon:
         return self
 
     def notified(self, wanted: str, patience: float) -> list[str]:
-        """What the daemon told its supervisor, up to and including `wanted`, or until `patience` seconds are over."""
+        """What the daemon tells its supervisor, up to and including `wanted`, for `patience` seconds at most."""
         lines: list[str] = []
         deadline = time.monotonic() + patience
         assert self._notify is not None
@@ -117,8 +117,9 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+            name = signal.Signals(number).name
             raise DaemonError(
-                f"the daemon did not end {patience:g} s after {signal.Signals(number).name}:\n{self.log_tail()}"
+                f"the daemon did not end {patience:g} s after {name}:\n{self.log_tail()}"
             ) from None
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """One network namespace: made, entered, emptied, removed.
 
-A thread enters a namespace with setns(2) and ends there, so nothing else of this process ever changes namespace; a
-socket keeps the namespace it was made in for its whole life. Programs are started with `ip netns exec`, which also
-mounts the namespace's own /sys.
+A thread enters a namespace with setns(2) and ends there, so nothing else of this process ever changes
+namespace; a socket keeps the namespace it was made in for its whole life. Programs are started with `ip netns
+exec`, which also mounts the namespace's own /sys.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CommandError(RuntimeError):
 
 
 def run_command(argv: Sequence[str], timeout: float = 20) -> str:
-    """Runs a program and returns its output. Raises CommandError when it fails, is missing or takes too long."""
+    """Runs a program and returns its output. CommandError when it fails, is missing or takes too long."""
     try:
         done = subprocess.run(list(argv), capture_output=True, text=True, timeout=timeout, check=False)
     except FileNotFoundError as error:
@@ -50,7 +50,7 @@ def run_command(argv: Sequence[str], timeout: float = 20) -> str:
 
 
 class Namespace:
-    """A named network namespace (`ip netns add NAME`), with its loopback up and a directory for files of its own."""
+    """A network namespace (`ip netns add NAME`), its loopback up, and a directory for files of its own."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Namespace:
         return (RUN / self.name).exists()
 
     def destroy(self) -> None:
-        """Ends what runs inside, then removes it and its directory. Nothing happens when it is gone already."""
+        """Ends what runs inside, removes it and its directory. Nothing happens when it is gone already."""
         if self.exists():
             _end_processes(self.pids())
             with contextlib.suppress(CommandError):
@@ -90,7 +90,7 @@ class Namespace:
             try:
                 _setns(self.name)
                 box.append(function())
-            except BaseException as error:  # noqa: BLE001 - handed to the caller below
+            except BaseException as error:
                 failure.append(error)
 
         thread = threading.Thread(target=inside, name=f"in {self.name}")
@@ -140,8 +140,8 @@ class Namespace:
     def offloads_off(self, interface: str) -> None:
         """Full checksums and no segments larger than the MTU leave `interface` (as `ethtool -K … tx off`).
 
-        A veth hands packets over with their checksum still to be computed; whoever reads the frame itself, as AF_XDP
-        does, would send them on broken. Real cables have no such packets.
+        A veth hands packets over with their checksum still to be computed; whoever reads the frame itself, as
+        AF_XDP does, would send them on broken. Real cables have no such packets.
         """
 
         def off() -> None:
@@ -193,7 +193,7 @@ def _alive(pid: int) -> bool:
 
 
 def reap_leftovers(prefix: str) -> list[str]:
-    """Removes the namespaces called PREFIX<pid>-… whose process <pid> is gone (killed before it could clean up)."""
+    """Removes the namespaces PREFIX<pid>-… whose process is gone: killed before it could clean up."""
     removed = []
     pattern = re.compile(re.escape(prefix) + r"(\d+)-\w+")
     for path in sorted(RUN.glob(f"{prefix}*")):

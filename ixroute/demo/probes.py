@@ -34,7 +34,7 @@ def internet_checksum(data: bytes) -> int:
     """RFC 1071, of `data` in wire order."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -112,8 +112,8 @@ def _await_echo(sock: socket.socket, wanted: bytes, v6: bool, deadline: float) -
 def traceroute(source: Namespace, address: str, max_hops: int = 8, patience: float = 1.0) -> list[str | None]:
     """The address that answered for each hop (None: nobody did), ending with `address` when it was reached.
 
-    UDP to an unlikely port; routers answer with time exceeded, the host with port unreachable. The kernel hands both
-    to the socket's error queue (IP_RECVERR), with the sender's address.
+    UDP to an unlikely port; routers answer with time exceeded, the host with port unreachable. The kernel
+    hands both to the socket's error queue (IP_RECVERR), with the sender's address.
     """
     family = family_of(address)
     v6 = family == socket.AF_INET6
@@ -143,7 +143,7 @@ class IcmpError:
 
 
 def icmp_error(sock: socket.socket, patience: float) -> IcmpError | None:
-    """The next ICMP error in the error queue of a socket with IP(V6)_RECVERR; None when none comes in time."""
+    """The next ICMP error of a socket with IP(V6)_RECVERR; None when none comes in time."""
     v6 = sock.family == socket.AF_INET6
     wanted = (socket.IPPROTO_IPV6, IPV6_RECVERR) if v6 else (socket.IPPROTO_IP, IP_RECVERR)
     poller = select.poll()
@@ -197,7 +197,8 @@ def tcp_transfer(
     size: int | None = None,
     digest: bool = False,
 ) -> Transfer:
-    """Sends from `source` to `address`, an address of `target`, for `seconds`, or until `size` bytes are sent.
+    """Sends from `source` to `address`, an address of `target`, for `seconds`, or until `size` bytes are
+    sent.
 
     digest: random bytes, hashed at both ends (slower). Otherwise zeros by sendfile(2), as fast as they go.
     """
@@ -280,8 +281,8 @@ class Flow:
 class UdpFlow:
     """A stream of numbered datagrams at a given rate, running in the background until `stop()`.
 
-    Paced in ticks of two milliseconds: a late tick sends what is due. The receiver's buffer holds seconds of it, so
-    that what is lost was lost on the way.
+    Paced in ticks of two milliseconds: a late tick sends what is due. The receiver's buffer holds seconds of
+    it, so that what is lost was lost on the way.
     """
 
     TICK_S = 0.002
@@ -333,7 +334,8 @@ class UdpFlow:
             due = int((time.monotonic() - began) * self._rate) + 1
             while self.result.sent < due and not self._ended.is_set():
                 with contextlib.suppress(OSError):
-                    # unreachable for a moment is a loss like another: the datagram has its number, and is missing
+                    # unreachable for a moment is a loss like another: the datagram has its number, and is
+                    # missing
                     self._sender.sendto(struct.pack("!Q", self.result.sent) + self._padding, self._target)
                 self.result.sent += 1
             self.result.seconds = time.monotonic() - began
@@ -376,7 +378,7 @@ def udp_flow(
 def path_mtu(
     source: Namespace, address: str, mtu: int = 1500, patience: float = 1.0
 ) -> tuple[int, IcmpError | None]:
-    """Sends one packet of `mtu` bytes, not to be fragmented; the path MTU known then, and the ICMP error that taught it."""
+    """Sends a packet of `mtu` bytes that must stay whole: the path MTU known then, the error that taught it."""
     v6 = family_of(address) == socket.AF_INET6
     size = mtu - (48 if v6 else 28)
     level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP

@@ -1,4 +1,4 @@
-"""The demo's steps, in order. Each prints one line of what was seen, and fails the demo when it was not as it should be."""
+"""The demo's steps, in order. Each prints what was seen, and fails the demo when that is not as it should be."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def _ping_and_trace(teller: Teller, lab: Lab) -> None:
         result = ping(lab.client, target, 5)
         teller.check(
             result.all_back,
-            f"{name} ping {target}: {result.received} of {len(result.rtts_ms)} back, median {result.median_ms:.2f} ms",
+            f"{name} ping {target}: {result.received} of {len(result.rtts_ms)} back, "
+            f"median {result.median_ms:.2f} ms",
         )
     for router, (name, target) in zip((near.router4, near.router6), _targets(far), strict=True):
         hops = traceroute(lab.client, target)

@@ -2,8 +2,9 @@
 
     client (eth0) ---- (r0) router (r1) ---- (eth0) server          and a third host on r2 when asked for
 
-The router's ends are what `ixroute` drives (`af_xdp:r0`); the TAPs it makes, `lan` and `wan`, are what is configured.
-With `kernel=True` Linux itself routes, with the same addresses on r0 and r1: the reference to compare with.
+The router's ends are what `ixroute` drives (`af_xdp:r0`); the TAPs it makes, `lan` and `wan`, are what is
+configured. With `kernel=True` Linux itself routes, with the same addresses on r0 and r1: the reference to
+compare with.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ PORTS = ("lan", "wan", "dmz")
 
 
 class Lab:
-    """Namespaces for the router and its hosts. Make it with `with Lab() as lab:`; it is gone afterwards, whatever
-    happened in between: at the end of the block, of the process, or when the next lab finds its process dead.
+    """Namespaces for the router and its hosts. Make it with `with Lab() as lab:`; it is gone afterwards,
+    whatever happened in between: at the end of the block, of the process, or when the next lab finds its
+    process dead.
     """
 
     def __init__(
