@@ -74,7 +74,7 @@ class Daemon:
         return self
 
     def notified(self, wanted: str, patience: float) -> list[str]:
-        """What the daemon tells its supervisor, up to and including `wanted`, for `patience` seconds at most."""
+        """What the daemon tells its supervisor until it says `wanted`, or for `patience` seconds."""
         lines: list[str] = []
         deadline = time.monotonic() + patience
         assert self._notify is not None

@@ -378,7 +378,7 @@ def udp_flow(
 def path_mtu(
     source: Namespace, address: str, mtu: int = 1500, patience: float = 1.0
 ) -> tuple[int, IcmpError | None]:
-    """Sends a packet of `mtu` bytes that must stay whole: the path MTU known then, the error that taught it."""
+    """Sends `mtu` bytes that must stay whole: the path MTU known then, and the error that taught it."""
     v6 = family_of(address) == socket.AF_INET6
     size = mtu - (48 if v6 else 28)
     level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP

@@ -84,14 +84,18 @@ class Lab:
         kernel: bool = False,
         queues: int = 1,
         mtu: int | tuple[int, ...] = 1500,
+        mute: bool = False,
         label: str = "",
         keep: bool = False,
     ) -> None:
-        """label: tells several labs of one process apart. mtu: one for all links, or one for each."""
+        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by themselves,
+        for tests that play frames. label: tells several labs of one process apart.
+        """
         base = f"{KEPT_PREFIX if keep else PREFIX}{os.getpid()}-{label}"
         mtus = mtu if isinstance(mtu, tuple) else (mtu,) * hosts
         self.kernel = kernel
         self.queues = queues
+        self.mute = mute
         self.router = Namespace(f"{base}router")
         self.links = tuple(
             Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
@@ -124,7 +128,8 @@ class Lab:
             namespace.create()
         for link in self.links:
             self._lay_cable(link)
-            self._address_host(link)
+            if not self.mute:
+                self._address_host(link)
         return self
 
     def release(self) -> None:
@@ -148,6 +153,9 @@ class Lab:
         if not self.kernel:  # the device is the wire of a port: the kernel has nothing to say on it
             self.router.sysctl(f"net.ipv6.conf.{link.device}.disable_ipv6", 1)
         self.router.ip(f"link set {link.device} up")
+        if self.mute:
+            host.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
+            host.ip("link set eth0 arp off")
         host.ip("link set eth0 up")
         host.offloads_off("eth0")
 
@@ -166,6 +174,11 @@ class Lab:
             commands.append(f"addr add {link.router6}/64 dev {link.interface} nodad")
             commands.append(f"link set {link.interface} up")
         return commands
+
+    @property
+    def interfaces(self) -> dict[str, str]:
+        """By port name: the interface that has the router's addresses."""
+        return {link.port: link.interface for link in self.links}
 
     def forwarding_on(self) -> None:
         self.router.sysctl("net.ipv4.ip_forward", 1)
