@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ixroute.demo.netns import Namespace
 
 IP_RECVERR, IPV6_RECVERR = 11, 25
-IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO, IP_MTU = 10, 0, 2, 14
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 SO_RCVBUFFORCE = 33
 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
@@ -80,6 +80,8 @@ def ping(
     ident = int.from_bytes(os.urandom(2), "big")
     result = Ping()
     with source.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as sock:
+        if not v6:  # large ones may be fragmented on the way
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         sock.connect((address, 0))
         for number in range(count):
             echo = struct.pack("!BBHHH", request, 0, 0, ident, number) + bytes(size)

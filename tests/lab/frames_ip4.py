@@ -83,7 +83,7 @@ def _headers(case: Callable[..., Case], packet: Build) -> Iterator[Case]:
     src = "10.9.4.252"
     yield Case("IPv4 header alone", from_client(ip4(src, SERVER4, b"")), FORWARD)
     whole = from_client(packet("padded by the cable"))
-    yield Case("IPv4 short packet in a 60-byte frame", whole[:60], FORWARD)
+    yield Case("IPv4 short packet in a 60-byte frame", from_client(packet("short")), FORWARD)
     yield Case("IPv4 with bytes behind it", whole + b"behind it", FORWARD)
     for size in (0, 10, 19):
         runt = whole[: 14 + size]

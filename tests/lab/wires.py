@@ -38,9 +38,9 @@ class Wire:
         self.socket.send(frame)
 
     def take(self) -> list[bytes]:
-        """All frames heard so far."""
+        """All frames heard so far. An interface that went down ends the list, as an empty queue does."""
         frames = []
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             while True:
                 frame, sender = self.socket.recvfrom(65536)
                 if sender[2] != PACKET_OUTGOING:
