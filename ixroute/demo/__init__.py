@@ -1,0 +1,22 @@
+"""`ixroute demo`: a client, a router and a server on this machine, and real traffic between them."""
+
+from __future__ import annotations
+
+
+def run(keep: bool = False, quiet: bool = False) -> int:
+    """The demo, from the first namespace to the last cleaned up. Returns 0, or 1 when a step failed.
+
+    keep: leave it running and print what to try next. quiet: only the verdict of each step.
+    """
+    from ixroute.demo.story import run as tell  # noqa: PLC0415 - argparse imports this module for its docstring
+
+    return tell(keep=keep, quiet=quiet)
+
+
+def stop() -> int:
+    """Ends and removes what `ixroute demo --keep` left. Returns 0."""
+    from ixroute.demo.topology import stop_kept  # noqa: PLC0415
+
+    names = stop_kept()
+    print(f"removed {len(names)} namespaces: {', '.join(names)}" if names else "nothing was kept")
+    return 0
