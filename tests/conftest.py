@@ -1,7 +1,7 @@
 """What every test tier shares: which of them this machine can run, and a loud word about those it cannot.
 
-IXROUTE_REQUIRE names the tiers that must run (`netns,frr,tables`, or `all`): a test of theirs that cannot run fails
-instead of being skipped.
+IXROUTE_REQUIRE names the tiers that must run (`netns,frr,tables`, or `all`): a test of theirs that cannot run
+fails instead of being skipped.
 """
 
 from __future__ import annotations
@@ -83,5 +83,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         words = ", ".join(f"{count[outcome]} {outcome}" for outcome in count)
         ran = count["passed"] + count["failed"] + count["error"]
         terminalreporter.write_line(
-            f"{tier:>6}: {words}" if ran else f"{tier:>6}: DID NOT RUN ({words})", yellow=not ran, green=bool(ran)
+            f"{tier:>6}: {words}" if ran else f"{tier:>6}: DID NOT RUN ({words})",
+            yellow=not ran,
+            green=bool(ran),
         )

@@ -1,8 +1,8 @@
 """Named frames: one for each kind of packet a router meets, and what becomes of it.
 
 They are played at a router with the three links of ixroute.demo.topology.Lab and the tables of ROUTER_TABLES.
-MTUs: lan 1500, wan 1400. Each case has a source address of its own behind the client (10.9.x.y, fd09::x:y), so that
-the kernel's state per source (redirects, rate limits) never joins two cases.
+MTUs: lan 1500, wan 1400. Each case has a source address of its own behind the client (10.9.x.y, fd09::x:y),
+so that the kernel's state per source (redirects, rate limits) never joins two cases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Case:
     verdict: str
     port: str = "lan"
     repeats: bool = False
-    """The kernel answers again later by itself (ARP, neighbour solicitation): compared as a set, after seconds."""
+    """The kernel asks again later by itself (ARP, neighbour solicitation): compared as a set."""
 
 
 # After `ip`, on the router. {lan}, {wan}, {dmz}: the interfaces that have its addresses.

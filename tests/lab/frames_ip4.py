@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from lab.frames import CLIENT, FORWARD, ROUTER_LAN, ROUTER_WAN, SERVER, WAN_MTU, Case, Sources, from_client
+from lab.frames import CLIENT, FORWARD, ROUTER_WAN, SERVER, WAN_MTU, Case, Sources, from_client
 from lab.packets import (
     ETH_IP4,
     ICMP,
@@ -159,7 +159,9 @@ def _local(source: Callable[[], tuple[str, str]], packet: Build) -> Iterator[Cas
     echo = icmp4(8, 0, struct.pack("!HH", 7, 1) + b"echo")
     for dst, where in (("10.0.1.1", "on this port"), ("10.0.2.1", "on another port")):
         src, _ = source()
-        yield Case(f"IPv4 ping to the router {where}", from_client(ip4(src, dst, echo, proto=ICMP)), "local_route")
+        yield Case(
+            f"IPv4 ping to the router {where}", from_client(ip4(src, dst, echo, proto=ICMP)), "local_route"
+        )
     src, _ = source()
     frame = from_client(ip4(src, "10.0.1.1", echo, proto=ICMP, ttl=1))
     yield Case("IPv4 ping to the router, TTL 1", frame, "local_route")
@@ -174,7 +176,9 @@ def _local(source: Callable[[], tuple[str, str]], packet: Build) -> Iterator[Cas
     frame = ethernet("ff:ff:ff:ff:ff:ff", CLIENT, ETH_IP4, ip4(src, "10.0.1.1", echo, proto=ICMP))
     yield Case("IPv4 ping to the router in a broadcast frame", frame, "local_route")
     hello = bytes.fromhex("0201002c0a0001020000000000000000") + bytes(28)
-    frame = ethernet("01:00:5e:00:00:05", CLIENT, ETH_IP4, ip4("10.0.1.2", "224.0.0.5", hello, proto=89, ttl=1))
+    frame = ethernet(
+        "01:00:5e:00:00:05", CLIENT, ETH_IP4, ip4("10.0.1.2", "224.0.0.5", hello, proto=89, ttl=1)
+    )
     yield Case("IPv4 OSPF hello", frame, "routing_protocol")
 
 
@@ -237,5 +241,3 @@ def _lookups(case: Callable[..., Case]) -> Iterator[Case]:
     yield case("out by the port it came in by, source behind", "ingress_is_egress", "10.9.200.2")
     yield case("unresolved neighbour", "unresolved_neigh", "10.0.2.99", repeats=True)
     yield case("to the network address", "unresolved_neigh", "10.0.2.0", repeats=True)
-
-

@@ -136,7 +136,13 @@ def _extensions(source: Source) -> Iterator[Case]:
         yield with_header(f"hop-by-hop: {name}", HOP_BY_HOP, bytes.fromhex(option), "ipv6_hop_by_hop")
     yield with_header("destination options", DEST_OPTIONS, pad, FORWARD)
     yield with_header("routing header 0", ROUTING, bytes.fromhex("0001") + bytes(20), FORWARD)
-    yield with_header("routing header 0 to the router", ROUTING, bytes.fromhex("0001") + bytes(20), "local_route", "fd00:1::1")
+    yield with_header(
+        "routing header 0 to the router",
+        ROUTING,
+        bytes.fromhex("0001") + bytes(20),
+        "local_route",
+        "fd00:1::1",
+    )
     _, src = source()
     cut = ip6(src, SERVER6, b"\x11\x05\x01\x04", proto=HOP_BY_HOP)
     yield Case("IPv6 hop-by-hop: truncated", from_client(cut), "ipv6_hop_by_hop")
@@ -201,7 +207,9 @@ def _neighbour_discovery() -> Iterator[Case]:
     message = icmp6(host, group, 135, 0, ask)
     yield Case("neighbour solicitation", frame("33:33:ff:00:00:01", host, group, message), discovery)
     message = icmp6(host, router, 135, 0, ask)
-    yield Case("neighbour solicitation by unicast", frame("02:00:00:00:01:01", host, router, message), discovery)
+    yield Case(
+        "neighbour solicitation by unicast", frame("02:00:00:00:01:01", host, router, message), discovery
+    )
     message = icmp6("::", group, 135, 0, bytes(4) + address_bytes(router))
     yield Case("duplicate address detection", frame("33:33:ff:00:00:01", "::", group, message), discovery)
     answer = struct.pack("!I", 0x60000000) + address_bytes(host) + b"\x02\x01" + mac_bytes(CLIENT)

@@ -34,7 +34,10 @@ def cases() -> Iterator[Case]:
         ):
             name = f"{family} {why}"
             yield Case(name, from_client(build(name), dst), verdict)
-        for src, why in (("03:00:00:00:00:01", "from a multicast MAC"), (ROUTER_LAN, "from the router's own MAC")):
+        for src, why in (
+            ("03:00:00:00:00:01", "from a multicast MAC"),
+            (ROUTER_LAN, "from the router's own MAC"),
+        ):
             name = f"{family} {why}"
             yield Case(name, from_client(build(name), src=src), FORWARD)
     yield from _tags(four("priority tag"), six("priority tag"), four("vlan 7"))
@@ -64,7 +67,9 @@ def _other_protocols(packet: bytes) -> Iterator[Case]:
     yield Case("IPv4 in LLC/SNAP", other(ROUTER_LAN, len(snap), snap), "non_ip")
     for name, kind in (("LLDP", 0x88CC), ("LACP", 0x8809), ("EAPOL", 0x888E)):
         yield Case(name, other("01:80:c2:00:00:0e", kind), "link_local_frame")
-    yield Case("spanning tree", other("01:80:c2:00:00:00", 38, b"\x42\x42\x03" + bytes(43)), "link_local_frame")
+    yield Case(
+        "spanning tree", other("01:80:c2:00:00:00", 38, b"\x42\x42\x03" + bytes(43)), "link_local_frame"
+    )
 
 
 def _arp() -> Iterator[Case]:

@@ -8,7 +8,6 @@ from typing import Any
 from ixroute.demo.daemon import Daemon
 from ixroute.demo.readings import unbalanced
 from ixroute.demo.topology import Lab
-
 from lab.support import port_arguments, wait_until
 
 
@@ -31,7 +30,9 @@ class Router:
     def check_balance(self) -> None:
         """received + injected = sent + punted + dropped + policed, on every port and in total."""
         wait_until(
-            lambda: not unbalanced(self.ixroute.stats()), 3, lambda: "; ".join(unbalanced(self.ixroute.stats()))
+            lambda: not unbalanced(self.ixroute.stats()),
+            3,
+            lambda: "; ".join(unbalanced(self.ixroute.stats())),
         )
 
     def close(self) -> None:
@@ -45,7 +46,9 @@ class Router:
             self.lab.close()
 
 
-def start_router(kind: str = "ixroute", *, hosts: int = 2, watchdog_s: float = 0, **lab_options: Any) -> Router:
+def start_router(
+    kind: str = "ixroute", *, hosts: int = 2, watchdog_s: float = 0, **lab_options: Any
+) -> Router:
     """kind: `ixroute`, or `linux`. Addresses are set, forwarding is on."""
     router = Router(Lab(hosts, kernel=kind == "linux", **lab_options).create(), None)
     try:

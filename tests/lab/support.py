@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
+
 from ixroute.demo.topology import Lab
 
 
@@ -26,7 +27,7 @@ def drop_reasons() -> set[str]:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] | str) -> float:
-    """Waits until `holds()`; fails with `why` when that takes longer than `seconds`. Returns how long it took."""
+    """Waits until `holds()`; fails with `why` when that takes longer. Returns how long it took."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > seconds:
@@ -36,7 +37,7 @@ def wait_until(holds: Callable[[], bool], seconds: float, why: Callable[[], str]
 
 
 def verdicts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Counter[str]:
-    """How often each reason was counted between two `ixroute stats -j`, as "punted arp_request"; all ports."""
+    """How often each reason was counted between two `stats -j`, as "punted arp_request"; all ports."""
     moved: Counter[str] = Counter()
     for was, now in zip(before["ports"], after["ports"], strict=True):
         for kind in ("punted", "dropped", "policed"):

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 
 from ixroute.demo.netns import Namespace
 from ixroute.demo.topology import Lab
-
 from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
 from lab.packets import ETH_IP4, ETH_IP6, ethernet, ip4, udp
 
@@ -140,7 +139,9 @@ class Stage:
             heard[there] += self.wires[there].take()
             marked = any(is_mark(frame, self._marks) for frame in heard[there])
         if not marked:
-            raise AssertionError(f"the router did not forward the mark behind the frame in {self.PATIENCE_S} s")
+            raise AssertionError(
+                f"the router did not forward the mark behind the frame in {self.PATIENCE_S} s"
+            )
         quiet_from = time.monotonic()
         while time.monotonic() - quiet_from < self.QUIET_S:
             ready = select.select([wire.socket for wire in self.wires.values()], [], [], self.QUIET_S)[0]
@@ -203,4 +204,7 @@ def _masked(frame: bytes) -> bytes:
 
 def told(heard: Mapping[str, Iterable[bytes]]) -> str:
     """What was heard, for a failed test to print."""
-    return "\n".join(f"  {port}: {frame.hex()}" for port, frames in heard.items() for frame in frames) or "  nothing"
+    return (
+        "\n".join(f"  {port}: {frame.hex()}" for port, frames in heard.items() for frame in frames)
+        or "  nothing"
+    )

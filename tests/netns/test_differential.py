@@ -1,17 +1,16 @@
-"""The same frames for a router that is Linux and for one that is ixroute: what leaves every port is the same, byte
-by byte. Masked: the IPv4 identification of packets that the kernel makes, and its time stamps."""
+"""The same frames for a router that is Linux and for one that is ixroute: what leaves every port is the same,
+byte by byte. Masked: the IPv4 identification of packets that the kernel makes, and its time stamps."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
+
 from ixroute.demo.daemon import Daemon
-from ixroute.demo.topology import Lab
-from lab.frames import DMZ_MTU, FORWARD, LAN_MTU, WAN_MTU, Case, all_cases
+from lab.frames import FORWARD, Case, all_cases
+from lab.support import changes, drop_reasons, verdicts, wait_until
 from lab.wires import Stage, told
-from lab.support import changes, drop_reasons, port_arguments, verdicts, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -22,52 +21,21 @@ DROPS = drop_reasons()
 ANSWERS_END_S = 4.5  # ARP and neighbour solicitations: three, a second apart, then the kernel gives up
 
 
-def a_stage(kernel: bool, label: str) -> Iterator[Stage]:
-    with Lab(3, kernel=kernel, mtu=(LAN_MTU, WAN_MTU, DMZ_MTU), mute=True, label=label) as lab:
-        stage = Stage(lab)
-        try:
-            yield stage
-        finally:
-            stage.close()
-
-
-@pytest.fixture(scope="module")
-def linux() -> Iterator[Stage]:
-    for stage in a_stage(True, "linux"):
-        stage.furnish()
-        stage.settle()
-        yield stage
-
-
-@pytest.fixture(scope="module")
-def other_linux() -> Iterator[Stage]:
-    for stage in a_stage(True, "other"):
-        stage.furnish()
-        stage.settle()
-        yield stage
-
-
-@pytest.fixture(scope="module")
-def ours() -> Iterator[tuple[Stage, Daemon]]:
-    for stage in a_stage(False, "ours"):
-        with Daemon(stage.lab.router, port_arguments(stage.lab)) as daemon:
-            daemon.start()
-            stage.furnish()
-            stage.settle()
-            yield stage, daemon
-
-
 def test_two_linux_routers_do_the_same_with_every_frame(linux: Stage, other_linux: Stage) -> None:
     """The stage itself: what differs between two routers of one kind would be chance, not behaviour."""
     differing = {case.name: (linux.play(case), other_linux.play(case)) for case in ONCE}
     wrong = [
-        f"{name}\n one\n{told(one)}\n other\n{told(other)}" for name, (one, other) in differing.items() if one != other
+        f"{name}\n one\n{told(one)}\n other\n{told(other)}"
+        for name, (one, other) in differing.items()
+        if one != other
     ]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)
-def test_linux_forwards_what_is_to_be_forwarded_and_is_silent_about_what_is_dropped(linux: Stage, case: Case) -> None:
+def test_linux_forwards_what_is_to_be_forwarded_and_is_silent_about_what_is_dropped(
+    linux: Stage, case: Case
+) -> None:
     heard = linux.play(case)
     frames = [frame for counter in heard.values() for frame in counter.elements()]
     if case.verdict == FORWARD:
@@ -86,7 +54,9 @@ def test_ixroute_sends_what_linux_sends(linux: Stage, ours: tuple[Stage, Daemon]
 
 
 @pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)
-def test_every_frame_is_counted_under_its_verdict_and_no_other(ours: tuple[Stage, Daemon], case: Case) -> None:
+def test_every_frame_is_counted_under_its_verdict_and_no_other(
+    ours: tuple[Stage, Daemon], case: Case
+) -> None:
     stage, daemon = ours
     expected = Counter({"punted ipv4_options": 1})  # the mark that is played behind the frame
     if case.verdict != FORWARD:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from ixroute.demo.probes import path_mtu, ping, tcp_transfer, traceroute, udp_flow
 from lab.packets import ETH_IP4, ethernet, ip4, udp
 from lab.routers import Router, start_router
@@ -115,7 +116,9 @@ def test_a_neighbour_with_a_new_mac_is_followed(make_router: Callable[..., Route
     server = router.lab.server
     for target in (SERVER4, SERVER6):
         assert ping(router.lab.client, target, 2).all_back
-    server.sysctl("net.ipv4.conf.eth0.arp_notify", 1)  # the host says so itself, with gratuitous ARP and an NA
+    server.sysctl(
+        "net.ipv4.conf.eth0.arp_notify", 1
+    )  # the host says so itself, with gratuitous ARP and an NA
     server.sysctl("net.ipv6.conf.eth0.ndisc_notify", 1)
     server.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", 1)
     for command in (

@@ -1,7 +1,8 @@
 """Routes change under traffic: packets follow the kernel's tables within a second, and none goes to the dead.
 
-A stream flows to 10.8.0.1 (fd08::1), by the server at first; after the change the kernel sends it to the third host,
-or to nobody. Each change is played at Linux too, which shows that it means what the test takes it to mean.
+A stream flows to 10.8.0.1 (fd08::1), by the server at first; after the change the kernel sends it to the
+third host, or to nobody. Each change is played at Linux too, which shows that it means what the test takes it
+to mean.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from ixroute.demo.probes import ping
 from lab.packets import ETH_IP4, ETH_IP6, ethernet, ip4, ip6, udp
 from lab.routers import Router
@@ -42,8 +44,11 @@ CHANGES = [
     Change("route deleted", (BY_SERVER4, ELSE_THIRD4), ("route del 10.8.0.0/16 via 10.0.2.2 dev {wan}",)),
     Change("route replaced", (BY_SERVER4,), ("route replace 10.8.0.0/16 via 10.0.3.2 dev {dmz}",)),
     Change("more specific route", (BY_SERVER4,), ("route add 10.8.0.0/24 via 10.0.3.2 dev {dmz}",)),
-    Change("better metric", (ELSE_THIRD4.replace("100", "500"), BY_SERVER4.replace("10.8", "10.8") + " metric 400"),
-           ("route add 10.8.0.0/16 via 10.0.3.2 dev {dmz} metric 10",)),
+    Change(
+        "better metric",
+        (ELSE_THIRD4.replace("100", "500"), BY_SERVER4.replace("10.8", "10.8") + " metric 400"),
+        ("route add 10.8.0.0/16 via 10.0.3.2 dev {dmz} metric 10",),
+    ),
     Change("host route", (BY_SERVER4,), ("route add 10.8.0.1/32 via 10.0.3.2 dev {dmz}",)),
     Change("blackhole", (BY_SERVER4,), ("route add blackhole 10.8.0.1/32",), "nobody"),
     Change("last route deleted", (BY_SERVER4,), ("route del 10.8.0.0/16",), "nobody"),
@@ -67,14 +72,25 @@ CHANGES = [
         ("server: link set eth0 down",),
         sysctls=("net.ipv4.conf.{wan}.ignore_routes_with_linkdown",),
     ),
-    Change("IPv6 route deleted", (BY_SERVER6, ELSE_THIRD6), ("-6 route del fd08::/32 via fd00:2::2 dev {wan}",), version=6),
-    Change("IPv6 host route", (BY_SERVER6,), ("-6 route add fd08::1/128 via fd00:3::2 dev {dmz}",), version=6),
+    Change(
+        "IPv6 route deleted",
+        (BY_SERVER6, ELSE_THIRD6),
+        ("-6 route del fd08::/32 via fd00:2::2 dev {wan}",),
+        version=6,
+    ),
+    Change(
+        "IPv6 host route", (BY_SERVER6,), ("-6 route add fd08::1/128 via fd00:3::2 dev {dmz}",), version=6
+    ),
     Change("IPv6 blackhole", (BY_SERVER6,), ("-6 route add blackhole fd08::1/128",), "nobody", 6),
     Change("IPv6 interface down", (BY_SERVER6, ELSE_THIRD6), ("link set {wan} down",), version=6),
     Change("IPv6 interface deleted", (BY_SERVER6, ELSE_THIRD6), ("link del {wan}",), version=6),
     Change(
         "IPv6 nexthop deleted",
-        ("-6 nexthop add id 8 via fd00:2::2 dev {wan}", "-6 route add fd08::/32 nhid 8 metric 50", ELSE_THIRD6),
+        (
+            "-6 nexthop add id 8 via fd00:2::2 dev {wan}",
+            "-6 route add fd08::/32 nhid 8 metric 50",
+            ELSE_THIRD6,
+        ),
         ("nexthop del id 8",),
         version=6,
     ),
@@ -95,7 +111,9 @@ class Stream:
             src, dst = link.host6, "fd08::1"
             packet, kind = ip6(src, dst, udp(src, dst, self.MARK, dport=9)), ETH_IP6
         self.wires = {name: Wire(host) for name, host in router.lab.hosts.items()}
-        self.flood = Flood(self.wires["client"], [ethernet(link.router_mac, link.host_mac, kind, packet)], 1000)
+        self.flood = Flood(
+            self.wires["client"], [ethernet(link.router_mac, link.host_mac, kind, packet)], 1000
+        )
 
     def heard(self, name: str) -> int:
         """How many of the stream's packets that host was sent since it was asked last."""
@@ -144,8 +162,10 @@ def test_forwarding_follows_the_kernel_within_a_second(
     with flowing(router, change.version) as stream:
         wait_until(lambda: stream.moved_to("server"), 2, "the stream never went to the server")
         for command in change.event:
-            where, _, rest = command.rpartition("server: ")
-            (router.lab.server.ip if command != rest else router.ip)(rest)
+            if command.startswith("server: "):
+                router.lab.server.ip(command.removeprefix("server: "))
+            else:
+                router.ip(command)
         wait_until(lambda: stream.moved_to(change.then), 1, f"{change.name}: not to {change.then}")
         time.sleep(0.3)
         assert stream.heard("server") == 0
