@@ -112,7 +112,9 @@ class Router:
     def _build(self, stack: contextlib.ExitStack) -> Parts:
         config = self._config
         if not config.ports:
-            raise StartError("no port: name one with --port NAME=af_xdp:INTERFACE or in the configuration file")
+            raise StartError(
+                "no port: name one with --port NAME=af_xdp:INTERFACE or in the configuration file"
+            )
         cores = choose_cores(config)
         options = [_options(port) for port in config.ports]
         umem, pool_frames = self._make_umem(cores, options)
@@ -131,7 +133,9 @@ class Router:
         taps, door = self._make_door(stack, umem, ports, len(cores))
         dataplane = Dataplane(umem.c, fib.c, adjacencies.c, len(ports), len(cores))
         stack.callback(dataplane.close)
-        workers = self._make_workers(stack, cores, ports, dataplane, door, [umem.pool(pool_frames) for _ in cores])
+        workers = self._make_workers(
+            stack, cores, ports, dataplane, door, [umem.pool(pool_frames) for _ in cores]
+        )
         pairs = Pairs(ports, taps, dataplane, workers, adjacencies.capacity, self._post)
         mirror = Mirror(
             rib,

@@ -8,14 +8,14 @@ def run(keep: bool = False, quiet: bool = False) -> int:
 
     keep: leave it running and print what to try next. quiet: only the verdict of each step.
     """
-    from ixroute.demo.story import run as tell  # noqa: PLC0415 - argparse imports this module for its docstring
+    from ixroute.demo.story import run as tell
 
     return tell(keep=keep, quiet=quiet)
 
 
 def stop() -> int:
     """Ends and removes what `ixroute demo --keep` left. Returns 0."""
-    from ixroute.demo.topology import stop_kept  # noqa: PLC0415
+    from ixroute.demo.topology import stop_kept
 
     names = stop_kept()
     print(f"removed {len(names)} namespaces: {', '.join(names)}" if names else "nothing was kept")
