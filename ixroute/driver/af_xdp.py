@@ -457,8 +457,9 @@ class AfXdpPort:
             self._try("offloads", lambda: ethtool.set_flags(self._device, self._offloads_before or 0))
         channels = self._channels_before
         if channels is not None:
-            # Zero-copy queues are let go by the kernel a little later, and cannot be taken away before.
-            self._try("channels", lambda: retry_busy(lambda: self._put_channels_back(channels)))
+            # EINVAL is how ethtool refuses to take away a queue that an AF_XDP socket still has.
+            busy = frozenset({errno.EBUSY, errno.EINVAL})
+            self._try("channels", lambda: retry_busy(lambda: self._put_channels_back(channels), busy))
         if self._disable_ipv6 is not None:
             fd, before = self._disable_ipv6
             self._try("disable_ipv6", lambda: os.pwrite(fd, before.encode(), 0))
