@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ def request(path: str, command: str, *, timeout: float = 5.0, **params: object) 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(timeout)
         try:
-            sock.connect(path)
+            _connect(sock, path, timeout)
             sock.sendall(line)
             with sock.makefile("rb") as stream:
                 answer = stream.readline()
@@ -43,6 +44,19 @@ def request(path: str, command: str, *, timeout: float = 5.0, **params: object) 
         except OSError as error:
             raise ControlError(f"{path}: {error.strerror or error}") from error
     return _result(path, answer)
+
+
+def _connect(sock: socket.socket, path: str, timeout: float) -> None:
+    """A UNIX socket whose backlog is full answers EAGAIN at once, whatever the timeout."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(0.01)
 
 
 def _result(path: str, answer: bytes) -> Any:

@@ -63,10 +63,7 @@ class ControlServer:
         self._mode = mode
         self._group = group
         self._idle_seconds = idle_seconds
-        self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _Client] = {}
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
@@ -80,27 +77,28 @@ class ControlServer:
         except OSError as error:
             raise ControlError(f"control socket {self.path}: {error.strerror or error}") from error
         self._inode = os.stat(self.path).st_ino
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops answering, closes every connection and removes the socket. May be called twice."""
+        """Stops answering, closes every connection and removes the socket. May be called twice, or before
+        start."""
+        if self._listener is None or self._thread is None:
+            return
         self._stopping = True
-        with contextlib.suppress(OSError):
-            self._wake_write.send(b"x")
-        if self._thread is not None:
-            self._thread.join(timeout=10)
-            self._thread = None
+        self._wake_write.send(b"x")
+        self._thread.join(timeout=10)
         for client in list(self._clients.values()):
             self._drop(client)
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                if os.stat(self.path).st_ino == self._inode:
-                    os.unlink(self.path)
-            self._listener.close()
-            self._listener = None
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self._listener.close()
+        self._listener = self._thread = None
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
@@ -243,17 +241,17 @@ def _encode(reply: dict[str, object]) -> bytes:
 def _bind(path: str, mode: int, group: str | None) -> socket.socket:
     """A listening socket at `path`. A socket file that nobody answers at is replaced; the directory is locked
     meanwhile, so that of two daemons that start at once only one gets the path."""
+    gid = _group_id(path, group)
     directory = os.path.dirname(path) or "."
     os.makedirs(directory, mode=0o755, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _remove_stale(path)
         listener.bind(path)
         # Between bind and listen nobody can connect, so the permissions are never wider than asked for.
-        if group is not None:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        os.chown(path, -1, gid)
         os.chmod(path, mode)
         listener.listen(MAX_CLIENTS)
         listener.setblocking(False)
@@ -263,6 +261,18 @@ def _bind(path: str, mode: int, group: str | None) -> socket.socket:
     finally:
         os.close(lock)
     return listener
+
+
+def _group_id(path: str, group: str | None) -> int:
+    """-1: as it is."""
+    if group is None:
+        return -1
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ControlError(
+            f"control socket {path}: no group {group}; make it: groupadd --system {group}"
+        ) from None
 
 
 def _remove_stale(path: str) -> None:
@@ -278,6 +288,6 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # somebody listens, but is busy
             pass
     raise ControlError(f"another ixroute answers at {path}: stop it, or choose another path with --socket")

@@ -113,7 +113,10 @@ class _Reader:
         ports: list[PortConfig] = []
         for name, held in self._table(("ports",), value).items():
             path = ("ports", name)
-            table = dict(self._table(path, held))
+            if not isinstance(held, dict):
+                self._table(path, held)
+                continue
+            table = dict(held)
             spec = table.pop("spec", None)
             try:
                 check.interface_name(name)

@@ -73,7 +73,11 @@ class StreamLike(Protocol):
 
 
 class AdjacenciesLike(Protocol):
-    def set(self, index: int, mac: bytes | None, port: int, action: int, mtu: int) -> None: ...
+    """What the mirror asks of ixroute.fib.adjacency.AdjacencyTable."""
+
+    def set(
+        self, index: int, *, mac: bytes = ..., port: int = ..., action: int = ..., mtu: int = ...
+    ) -> None: ...
 
 
 @dataclass(frozen=True)

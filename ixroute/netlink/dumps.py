@@ -32,7 +32,7 @@ class Dumper:
         stream: StreamLike,
         plan: ResyncPlan,
         drain: Callable[[], int],
-        dump: Dump = sockets.dump,
+        dump: Dump,
     ) -> None:
         self._follower = follower
         self._rib = rib

@@ -106,7 +106,12 @@ class Mirror:
         self.paths = PathIndex()
         self.follower = Follower(rib, ports, self.paths, self.plan)
         self._dumper = Dumper(
-            follower=self.follower, rib=rib, stream=stream, plan=self.plan, drain=self._receive_all_routes
+            follower=self.follower,
+            rib=rib,
+            stream=stream,
+            plan=self.plan,
+            drain=self._receive_all_routes,
+            dump=sockets.dump,
         )
         self._asker = Asker(self._asking_failed)
         self.gateways = GatewayKeeper(self._asker.ask)
@@ -355,6 +360,9 @@ class Mirror:
             self.plan.failed(time.monotonic(), reasons)
             self._error("dump", f"a dump of the kernel's tables failed: {explain(error)}", error)
             return
+        except Exception:
+            self.plan.failed(time.monotonic(), reasons)
+            raise
         self._paths_changed = True
         now = time.monotonic()
         self.plan.done(now, reasons)
@@ -393,7 +401,9 @@ class Mirror:
         adjacency = resolve(path, route, tables, self._actions)
         before = self.paths.get(path_id)
         if before is None or before.adjacency != adjacency:
-            self._table.set(path_id, adjacency.mac, adjacency.port, adjacency.action, adjacency.mtu)
+            self._table.set(
+                path_id, mac=adjacency.mac, port=adjacency.port, action=adjacency.action, mtu=adjacency.mtu
+            )
         known = Known(path, route, adjacency)
         if known != before:
             self.paths.put(path_id, known)
@@ -414,7 +424,7 @@ class Mirror:
             actions.external_route,
         )
         for index, action in enumerate(reserved):
-            self._table.set(index, None, 0, action, 0)
+            self._table.set(index, action=action)
 
     # ---- once a second, and after each pass ----
 
