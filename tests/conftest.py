@@ -21,7 +21,7 @@ TIERS = ("house", "unit", "netns")
 @functools.cache
 def _no_namespaces() -> str:
     """Why network namespaces cannot be made here; empty when they can."""
-    from ixroute.demo.netns import CommandError, Namespace  # noqa: PLC0415 - the house tier needs no package
+    from ixroute.demo.netns import CommandError, Namespace
 
     if os.geteuid() != 0:
         return "needs root (sudo ./dev test)"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 def run(keep: bool = False, quiet: bool = False) -> int:
     """The demo, from the first namespace to the last cleaned up. Returns 0, or 1 when a step failed.
@@ -14,7 +17,10 @@ def run(keep: bool = False, quiet: bool = False) -> int:
 
 
 def stop() -> int:
-    """Ends and removes what `ixroute demo --keep` left. Returns 0."""
+    """Ends and removes what `ixroute demo --keep` left. Returns 0, or 1 when that needs root."""
+    if os.geteuid() != 0:
+        print("ixroute demo: network namespaces need root: run it with sudo", file=sys.stderr)
+        return 1
     from ixroute.demo.topology import stop_kept
 
     names = stop_kept()

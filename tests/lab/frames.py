@@ -112,8 +112,8 @@ def from_client(packet: bytes, dst: str = ROUTER_LAN, src: str = CLIENT) -> byte
 
 
 def all_cases() -> list[Case]:
-    from lab.frames_ip4 import cases as ip4_cases  # noqa: PLC0415 - they import Case from here
-    from lab.frames_ip6 import cases as ip6_cases  # noqa: PLC0415
-    from lab.frames_link import cases as link_cases  # noqa: PLC0415
+    from lab.frames_ip4 import cases as ip4_cases
+    from lab.frames_ip6 import cases as ip6_cases
+    from lab.frames_link import cases as link_cases
 
     return [*link_cases(), *ip4_cases(), *ip6_cases()]

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ixroute._dataplane import ffi, lib
-
 from ixroute.demo.topology import Lab
 
 
@@ -17,13 +15,6 @@ def port_arguments(lab: Lab) -> list[str]:
     """`ixroute run` arguments for a lab's cables: one worker, on the last core."""
     ports = [word for link in lab.links for word in ("--port", f"{link.port}=af_xdp:{link.device}")]
     return [*ports, "--workers", str(max(os.sched_getaffinity(0)))]
-
-
-def drop_reasons() -> set[str]:
-    """Names of the reasons that end a packet (forward/reasons.h); the others give it to the kernel."""
-    drop = 1  # REASON_KIND_DROP
-    numbers = (number for number in range(lib.reason_count()) if lib.reason_kind(number) == drop)
-    return {ffi.string(lib.reason_name(number)).decode() for number in numbers}
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] | str) -> float:

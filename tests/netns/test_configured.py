@@ -12,7 +12,8 @@ import pytest
 from ixroute.demo.daemon import Daemon
 from lab.frames import CLIENT, FORWARD, ROUTER_LAN, Case, from_client
 from lab.packets import ETH_IP4, ETH_IP6, ETH_VLAN, ethernet, ip4, ip6, udp
-from lab.support import changes, drop_reasons, verdicts, wait_until
+from lab.reasons import DROPS
+from lab.support import changes, verdicts, wait_until
 from lab.wires import Stage, told
 
 pytestmark = pytest.mark.netns
@@ -147,7 +148,7 @@ def test_a_setting_means_what_it_means_in_linux(
 ) -> None:
     stage, daemon = ours
     verdict = setting.case.verdict
-    kind = "dropped" if verdict in drop_reasons() else "punted"
+    kind = "dropped" if verdict in DROPS else "punted"
 
     def counted() -> bool:
         before = daemon.stats()

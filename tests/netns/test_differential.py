@@ -9,7 +9,8 @@ import pytest
 
 from ixroute.demo.daemon import Daemon
 from lab.frames import FORWARD, Case, all_cases
-from lab.support import changes, drop_reasons, verdicts, wait_until
+from lab.reasons import DROPS
+from lab.support import changes, verdicts, wait_until
 from lab.wires import Stage, told
 
 pytestmark = pytest.mark.netns
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.netns
 CASES = all_cases()
 ONCE = [case for case in CASES if not case.repeats]
 REPEATING = [case for case in CASES if case.repeats]
-DROPS = drop_reasons()
 ANSWERS_END_S = 4.5  # ARP and neighbour solicitations: three, a second apart, then the kernel gives up
 
 

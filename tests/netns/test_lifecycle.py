@@ -86,8 +86,8 @@ def test_sighup_reads_the_kernel_again_and_forwarding_goes_on(router: Router) ->
 
 
 def test_a_second_daemon_does_not_take_the_first_ones_ports(router: Router) -> None:
-    from ixroute.demo.daemon import Daemon, DaemonError  # noqa: PLC0415
-    from lab.support import port_arguments  # noqa: PLC0415
+    from ixroute.demo.daemon import Daemon, DaemonError
+    from lab.support import port_arguments
 
     second = Daemon(router.lab.router, port_arguments(router.lab))
     second.control = router.lab.router.directory / "second.sock"
