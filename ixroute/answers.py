@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import ixroute
 from ixroute import schema
@@ -15,9 +15,7 @@ from ixroute.driver.port import Port
 from ixroute.fib.rib import Entry, Path, Prefix, RouteType
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
-
-if TYPE_CHECKING:
-    from ixroute.router import Parts
+from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
 
@@ -69,17 +67,17 @@ class Answers:
         cells["dropped"] = with_zeros(cells["dropped"], (r.name for r in REASONS if r.kind is Kind.DROP))
         for kind in ("punted", "policed"):
             cells[kind] = with_zeros(cells[kind], (r.name for r in REASONS if r.kind is Kind.PUNT))
-        cells |= dict(
-            name=port.name,
-            index=port.index,
-            spec=port.spec,
-            up=self._parts.pairs.is_up(port.index),
-            link=self._link(port),
-            mtu=port.mtu,
-            mac=port.mac.hex(":"),
-            door=self._parts.door.counters(port.index),
-            driver=port.stats(),
-        )
+        cells |= {
+            "name": port.name,
+            "index": port.index,
+            "spec": port.spec,
+            "up": self._parts.pairs.is_up(port.index),
+            "link": self._link(port),
+            "mtu": port.mtu,
+            "mac": port.mac.hex(":"),
+            "door": self._parts.door.counters(port.index),
+            "driver": port.stats(),
+        }
         return cast(schema.PortStats, cells)
 
     def _workers(self) -> list[schema.WorkerStats]:

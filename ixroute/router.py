@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 
 from ixroute.answers import Answers
@@ -36,6 +35,7 @@ from ixroute.netlink import contract
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
 from ixroute.notify import Notifier, Watchdog
+from ixroute.parts import Parts
 from ixroute.ports import Pairs
 from ixroute.prometheus_listener import Listener
 from ixroute.tap.door import Door
@@ -52,27 +52,6 @@ TICK_SECONDS = 1.0
 
 class StartError(UserError):
     """The router cannot start."""
-
-
-@dataclass
-class Parts:
-    """What a running router consists of; Answers reads it."""
-
-    config: Config
-    cores: tuple[int, ...]
-    umem: Umem
-    fib: Fib
-    adjacencies: AdjacencyTable
-    rib: Rib
-    stream: RouteStream
-    ports: list[Port]
-    taps: list[Tap]
-    door: Door
-    dataplane: Dataplane
-    workers: list[Worker]
-    pairs: Pairs
-    mirror: Mirror
-    started: float
 
 
 class Router:
