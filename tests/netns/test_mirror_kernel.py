@@ -447,7 +447,7 @@ def test_one_dump_after_a_deleted_address_leaves_nothing_behind(routed: Bench) -
         run("ip -batch -", stdin=batch)
         routed.until(lambda: routed.rib.stats().routes4 >= 20000, "the routes never came")
         ip("addr del 10.0.0.254/24 dev lan")
-        routed.until(lambda: mirror.status()["resyncs"].get("address", 0) == round_, "no dump")
+        routed.until(lambda dumps=round_: mirror.plan.counts["address"] == dumps, "no dump")
         with mirror.locked():
             assert routed.rib.stats().routes4 < 100
         ip("addr add 10.0.0.254/24 dev lan")
