@@ -225,9 +225,10 @@ class Mirror:
             now = time.monotonic()
             self._take_asked()
             self._receive()
+            self.update_paths()  # what has died stops forwarding before a dump takes its time
             if self.plan.wait(now) == 0.0:
                 self._resync()
-            self.update_paths()
+                self.update_paths()
             self._tick(time.monotonic())
             self._rib.settle()
             self._announce()
@@ -237,7 +238,8 @@ class Mirror:
     def _wait(self) -> None:
         """Sleeps until a socket or the eventfd is readable, or something is due."""
         now = time.monotonic()
-        due = [self._next_tick - now, 0.0 if self.paths.dirty or self._asked else TICK_S]
+        busy = self.paths.dirty or self._asked or self.gateways.urgent
+        due = [self._next_tick - now, 0.0 if busy else TICK_S]
         wait = self.plan.wait(now)
         if wait is not None:
             due.append(wait)
@@ -434,7 +436,8 @@ class Mirror:
 
     def _tick(self, now: float) -> None:
         neighbours = self.follower.tables.neighbours
-        self.gateways.run(now, neighbours)
+        if self.gateways.urgent or now >= self._next_tick:
+            self.gateways.run(now, neighbours)
         if now < self._next_tick:
             return
         self._next_tick = now + TICK_S
