@@ -13,9 +13,9 @@ from ixroute.schema import Lookup
 from ixroute.show_view import legs_text, protocol_name, table_name
 
 _DESCRIPTION = """\
-Says what becomes of a packet to ADDR: which prefix it matches, by which next hop and
-port it leaves, or why the kernel gets it. The answer is that of the table the packets
-see, not the kernel's; compare with `ip route get ADDR`.
+Says what becomes of a packet to ADDR: which prefix it matches, by which next
+hop and port it leaves, or why the kernel gets it. The answer is that of the
+table the packets see, not the kernel's; compare with `ip route get ADDR`.
 """
 
 _EXAMPLES = """\
