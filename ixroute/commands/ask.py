@@ -16,8 +16,8 @@ file is told here and changes nothing.
 
 _RESYNC = """\
 Makes the daemon read the kernel's tables again and mend what differs. It does
-so by itself whenever it could have missed something; `repaired` in `ixroute
-stats` counts what such a dump found different.
+so by itself whenever it could have missed something; `drift` in `ixroute stats`
+counts what such a dump found different.
 """
 
 

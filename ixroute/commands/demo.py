@@ -17,6 +17,7 @@ unless you keep them.
 _EXAMPLES = """\
   ixroute demo
   ixroute demo --keep              leave it running, and say what to try next
+  ixroute demo --stop              end and remove what --keep left
 """
 
 
@@ -30,13 +31,17 @@ def add(commands: parsing.Commands) -> None:
         description=_DESCRIPTION,
         examples=_EXAMPLES,
     )
-    parser.add_argument("--keep", action="store_true", help="leave everything running at the end")
-    parser.add_argument("-q", "--quiet", action="store_true", help="only say what fails")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--keep", action="store_true", help="leave everything running at the end")
+    choice.add_argument("--stop", action="store_true", help="end and remove what --keep left")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only the verdict of each step")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demonstration."""
     from ixroute import demo
 
+    if args.stop:
+        return demo.stop()
     code: int = demo.run(keep=args.keep, quiet=args.quiet)
     return code
