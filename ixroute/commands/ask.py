@@ -10,8 +10,8 @@ from ixroute.schema import Done
 
 _RELOAD = """\
 Makes the daemon read its configuration file again, and then the kernel's
-tables; the same as SIGHUP or `systemctl reload ixroute`. What is wrong in the
-file is told here and changes nothing.
+tables; the same as SIGHUP or `systemctl reload ixroute`. The log tells the
+outcome; a file that is wrong changes nothing (`ixroute config check`).
 """
 
 _RESYNC = """\

@@ -206,7 +206,7 @@ def spoil(machine, changes):
 @pytest.mark.parametrize(
     ("changes", "check", "level", "text", "fix"), [s[1:] for s in SPOILED], ids=[s[0] for s in SPOILED]
 )
-def test_what_is_wrong_is_found_and_the_fix_is_named(machine, changes, check, level, text, fix):  # noqa: PLR0917
+def test_what_is_wrong_is_found_and_the_fix_is_named(machine, changes, check, level, text, fix):
     config = spoil(machine, changes)
     [(found_level, found_text, found_fix), *others] = [f for f in found(machine, check, config) if f[0] != OK]
     assert not others
