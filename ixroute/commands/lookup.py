@@ -66,7 +66,8 @@ def render(found: Lookup, style: Style) -> list[str]:
         kind = f"{route['type']} " if route["type"] != "unicast" else ""
         where = f"table {table_name(route['table'])}, metric {route['metric']}"
         lines.append(f"  route      {kind}{route['prefix']} ({where}, by {protocol_name(route['protocol'])})")
-        lines.append(f"  next hop   {legs_text(route['legs'])}")
+        if route["legs"]:
+            lines.append(f"  next hop   {legs_text(route['legs'])}")
     if found["neighbor"]:
         lines.append(f"  neighbour  {found['prefix']}, under that route")
     if adjacency["port"]:

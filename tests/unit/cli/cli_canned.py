@@ -26,7 +26,7 @@ _PORT: dict[str, Any] = {
     "policed": {"arp_request": 0, "no_route": 500, "local_route": 0},
     "dropped": {"blackhole_route": 490, "tx_ring_full": 10},
     "door": {"written_packets": 9, "written_bytes": 900, "write_failed": 1, "read_packets": 10},
-    "driver": {"rx_dropped": 0, "tx_kicks": 77},
+    "driver": {"rx_ring_full": 2, "rx_dropped": 0, "tx_ring_empty": 5, "tx_kicks": 77},
 }
 _WORKER: dict[str, Any] = {
     "number": 0,
