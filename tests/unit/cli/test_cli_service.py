@@ -47,6 +47,7 @@ def test_the_unit_fits_the_daemon():
     assert found["Type"] == ["notify"]
     assert found["RestartPreventExitStatus"] == ["2"]  # a faulty configuration
     assert found["RuntimeDirectory"] == ["ixroute"]  # /run/ixroute/ixroute.sock
+    assert found["RuntimeDirectoryPreserve"] == ["yes"]  # the driver's notes outlive a crash
     assert "AF_XDP" in found["RestrictAddressFamilies"][0].split()
     assert "bpf" in found["SystemCallFilter"][0].split()
     for never in ("PrivateNetwork", "PrivateUsers", "PrivateDevices", "ProtectKernelTunables"):
