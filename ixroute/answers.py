@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import ixroute
 from ixroute import schema
@@ -15,9 +15,7 @@ from ixroute.driver.port import Port
 from ixroute.fib.rib import Entry, Path, Prefix, RouteType
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
-
-if TYPE_CHECKING:
-    from ixroute.router import Parts
+from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
 
@@ -57,7 +55,7 @@ class Answers:
             time_ns=time.monotonic_ns(),
             ports=ports,
             workers=self._workers(),
-            fib=schema.FibStats(**parts.fib.stats()._asdict()),
+            fib=cast(schema.FibStats, parts.fib.stats()._asdict()),
             mirror=self._mirror(),
             totals=totals(ports),
         )
@@ -69,36 +67,55 @@ class Answers:
         cells["dropped"] = with_zeros(cells["dropped"], (r.name for r in REASONS if r.kind is Kind.DROP))
         for kind in ("punted", "policed"):
             cells[kind] = with_zeros(cells[kind], (r.name for r in REASONS if r.kind is Kind.PUNT))
-        return schema.PortStats(
-            name=port.name,
-            index=port.index,
-            spec=port.spec,
-            up=self._parts.pairs.is_up(port.index),
-            link=self._link(port),
-            mtu=port.mtu,
-            mac=port.mac.hex(":"),
-            door=self._parts.door.counters(port.index),
-            driver=port.stats(),
-            **cells,
-        )
+        cells |= {
+            "name": port.name,
+            "index": port.index,
+            "spec": port.spec,
+            "up": self._parts.pairs.is_up(port.index),
+            "link": self._link(port),
+            "mtu": port.mtu,
+            "mac": port.mac.hex(":"),
+            "door": self._parts.door.counters(port.index),
+            "driver": port.stats(),
+        }
+        return cast(schema.PortStats, cells)
 
     def _workers(self) -> list[schema.WorkerStats]:
         hz = self._rate.hz()
         return [
-            schema.WorkerStats(number=worker.number, core=core, tsc_hz=hz, **worker.counters())
+            cast(
+                schema.WorkerStats,
+                {"number": worker.number, "core": core, "tsc_hz": hz, **worker.counters()},
+            )
             for worker, core in zip(self._parts.workers, self._parts.cores, strict=True)
         ]
 
     def _mirror(self) -> schema.MirrorStats:
+        status = self._parts.mirror.status()
         rib, stream = self._parts.rib.stats(), self._parts.stream.stats()
-        return self._parts.mirror.status() | {
-            "routes4": rib.routes4,
-            "routes6": rib.routes6,
-            "paths": rib.paths,
-            "failed": rib.failed,
-            "paths_exhausted": rib.paths_exhausted,
-            "malformed": stream.malformed,
-        }  # type: ignore[return-value]
+        resyncs = sum(status["resyncs"].values())
+        state = "following" if status["synced"] else "starting"
+        return schema.MirrorStats(
+            synced=status["synced"],
+            state=state if status["alive"] else "dead",
+            routes4=rib.routes4,
+            routes6=rib.routes6,
+            paths=rib.paths,
+            neighbors=status["neighbours"],
+            managed=status["managed"],
+            events=status["events"],
+            resyncs=resyncs,
+            resyncs_by_reason=status["resyncs"],
+            resync_us=round(status["last_sync_ms"] * 1000),
+            overruns=status["overruns"],
+            malformed=stream.malformed + status["malformed"],
+            drift=status["drift"],
+            errors=status["errors"],
+            failed=rib.failed,
+            paths_exhausted=rib.paths_exhausted,
+            rib_bytes=rib.bytes,
+            policy_rules=status["policy_rules"],
+        )
 
     # ---- tables
 
@@ -141,7 +158,7 @@ class Answers:
         return schema.Route(
             prefix=str(route.prefix),
             table=route.table,
-            type=RouteType(entry.type).name.lower(),
+            type=_type(entry, path),
             metric=route.metric,
             tos=route.tos,
             protocol=route.protocol,
@@ -197,7 +214,7 @@ class Answers:
         with self._parts.mirror.locked():
             answer = self._parts.rib.lookup(address.packed)
             adjacency = self._adjacency(answer.index)
-            route = None if answer.entry is None else self._route(answer.entry)
+            route = None if answer.route is None else self._route(Entry(answer.route, answer.index, True))
         action = adjacency["action"]
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
@@ -215,6 +232,16 @@ class Answers:
     def _resynced(self) -> schema.Done:
         self._resync()
         return schema.Done(text="the kernel's tables are being read anew")
+
+
+# Reserved adjacencies stand for routes without next hops (fib/adjacency.h).
+_RESERVED_TYPES = ("throw", "local", "broadcast", "multicast", "blackhole", "unreachable", "unicast")
+
+
+def _type(entry: Entry, path: Path | None) -> str:
+    if path is not None:
+        return RouteType(path.type).name.lower()
+    return _RESERVED_TYPES[entry.path_id] if entry.path_id < len(_RESERVED_TYPES) else "unicast"
 
 
 def _integer(params: Params, key: str, default: int) -> int:

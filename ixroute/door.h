@@ -225,6 +225,10 @@ struct frame_ring {
 };
 struct tap_lane {
 	struct frame_ring punt, punt_done, inject, inject_free;
+	uint32_t worker_asleep;
+	uint32_t door_asleep;
+	int worker_event;
+	int door_event;
 	...;
 };
 struct door_counters {
@@ -284,6 +288,12 @@ struct worker_counters {
 	uint64_t free_frames;
 	...;
 };
+struct bucket {
+	uint64_t units;
+	uint64_t filled_ns;
+};
+uint32_t policer_share(uint32_t number, uint32_t n_workers);
+bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
 struct dataplane;
 struct worker;
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,

@@ -119,7 +119,9 @@ def follow_tap(port: Port, tap: Tap, state: TapState) -> None:
     """The card gets what somebody set on the TAP. What the card refuses is set back on the TAP, so that the two
     never differ, and said."""
     if not state.present:
-        log.error("%s: the interface was deleted; packets for it go nowhere until the router starts anew", port.name)
+        log.error(
+            "%s: the interface was deleted; packets for it go nowhere until the router starts anew", port.name
+        )
         return
     try:
         if state.mtu != port.mtu:

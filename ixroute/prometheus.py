@@ -141,7 +141,12 @@ def _table_families(stats: Stats) -> Iterator[Family]:
         _one(fib["retired_bytes"]),
     )
     yield "ixroute_fib_updates_total", "counter", "Changes to the FIB.", _one(fib["updates"])
-    yield "ixroute_mirror_synced", "gauge", "1 while no dump is wanted or under way.", _one(mirror["synced"])
+    yield (
+        "ixroute_mirror_synced",
+        "gauge",
+        "1 once the kernel's tables have been read.",
+        _one(mirror["synced"]),
+    )
     routes = families(mirror["routes4"], mirror["routes6"])
     yield "ixroute_mirror_routes", "gauge", "Routes that the kernel has told of.", routes
     yield "ixroute_mirror_neighbors", "gauge", "Neighbours known.", _one(mirror["neighbors"])
@@ -149,7 +154,7 @@ def _table_families(stats: Stats) -> Iterator[Family]:
         ("resyncs", "Dumps of the kernel's tables finished."),
         ("overruns", "Times the kernel threw messages away."),
         ("malformed", "Messages that could not be understood."),
-        ("repaired", "Routes that a dump found different."),
+        ("drift", "Entries that a background dump found different."),
         ("failed", "Routes that the FIB refused."),
     ):
         value: int = mirror[key]  # type: ignore[literal-required]

@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 
 from ixroute.answers import Answers
@@ -36,6 +35,7 @@ from ixroute.netlink import contract
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
 from ixroute.notify import Notifier, Watchdog
+from ixroute.parts import Parts
 from ixroute.ports import Pairs
 from ixroute.prometheus_listener import Listener
 from ixroute.tap.door import Door
@@ -52,27 +52,6 @@ TICK_SECONDS = 1.0
 
 class StartError(UserError):
     """The router cannot start."""
-
-
-@dataclass
-class Parts:
-    """What a running router consists of; Answers reads it."""
-
-    config: Config
-    cores: tuple[int, ...]
-    umem: Umem
-    fib: Fib
-    adjacencies: AdjacencyTable
-    rib: Rib
-    stream: RouteStream
-    ports: list[Port]
-    taps: list[Tap]
-    door: Door
-    dataplane: Dataplane
-    workers: list[Worker]
-    pairs: Pairs
-    mirror: Mirror
-    started: float
 
 
 class Router:
@@ -112,7 +91,9 @@ class Router:
     def _build(self, stack: contextlib.ExitStack) -> Parts:
         config = self._config
         if not config.ports:
-            raise StartError("no port: name one with --port NAME=af_xdp:INTERFACE or in the configuration file")
+            raise StartError(
+                "no port: name one with --port NAME=af_xdp:INTERFACE or in the configuration file"
+            )
         cores = choose_cores(config)
         options = [_options(port) for port in config.ports]
         umem, pool_frames = self._make_umem(cores, options)
@@ -131,7 +112,9 @@ class Router:
         taps, door = self._make_door(stack, umem, ports, len(cores))
         dataplane = Dataplane(umem.c, fib.c, adjacencies.c, len(ports), len(cores))
         stack.callback(dataplane.close)
-        workers = self._make_workers(stack, cores, ports, dataplane, door, [umem.pool(pool_frames) for _ in cores])
+        workers = self._make_workers(
+            stack, cores, ports, dataplane, door, [umem.pool(pool_frames) for _ in cores]
+        )
         pairs = Pairs(ports, taps, dataplane, workers, adjacencies.capacity, self._post)
         mirror = Mirror(
             rib,

@@ -92,19 +92,27 @@ class FibStats(TypedDict):
 
 
 class MirrorStats(TypedDict):
-    """How well the copy of the kernel's tables stands. Other keys are counters, all integers."""
+    """How well the copy of the kernel's tables stands."""
 
-    synced: bool  # no dump is wanted or under way
-    state: str  # a word for people: "starting", "following", "dumping"
+    synced: bool  # the first dump is complete and packets see it
+    state: str  # a word for people: "starting", "following", "dead"
     routes4: int
     routes6: int
+    paths: int  # distinct sets of next hops
     neighbors: int
+    managed: int  # gateways that the kernel was asked to keep resolved
+    events: int  # messages followed
     resyncs: int  # dumps finished
+    resyncs_by_reason: dict[str, int]
+    resync_us: int  # how long the last dump took
     overruns: int  # times the kernel threw messages away
     malformed: int
-    repaired: int  # routes that a dump found different from what had been followed
-    failed: int  # routes the FIB refused
-    last_sync_ns: int  # when the last dump ended; 0: never
+    drift: int  # entries that a background dump found different from what had been followed
+    errors: int
+    failed: int  # times the FIB or memory refused a route (tried again by itself)
+    paths_exhausted: int  # routes given to the kernel since no path was left
+    rib_bytes: int
+    policy_rules: list[str]  # ip rules for which all packets go to the kernel
 
 
 class Totals(TypedDict):

@@ -160,7 +160,7 @@ class _View:
             f"{lookups} for lookups, {size(fib['update_bytes'])} for updates",
             f"Mirror   {state}; {count(mirror['routes4'])} IPv4 and {count(mirror['routes6'])} IPv6 routes, "
             f"{count(mirror['neighbors'])} neighbours; {count(mirror['resyncs'])} dumps, "
-            f"{count(mirror['overruns'])} overruns, {count(mirror['repaired'])} repaired",
+            f"{count(mirror['overruns'])} overruns, {count(mirror['drift'])} found by audits",
             f"Packets  {_equation(self.now['totals'])}",
         ]
 

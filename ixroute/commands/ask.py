@@ -16,7 +16,7 @@ and changes nothing.
 
 _RESYNC = """\
 Makes the daemon read the kernel's tables again and mend what differs. It does so by
-itself whenever it could have missed something; `repaired` in `ixroute stats` counts
+itself whenever it could have missed something; `drift` in `ixroute stats` counts
 what such a dump found different.
 """
 

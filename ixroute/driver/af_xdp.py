@@ -8,6 +8,7 @@ up, and stays so; MTU and MAC are the administrator's and stay what they were se
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -67,7 +68,11 @@ def _count_queues(device: NetDevice) -> tuple[int, int]:
         return channels.rx_queues, channels.tx_queues
     queues = Path("/sys/class/net", device.name(), "queues")
     names = os.listdir(queues) if queues.is_dir() else []
-    return tuple(max(1, sum(name.startswith(way) for name in names)) for way in ("rx-", "tx-"))  # type: ignore[return-value]
+
+    def count(way: str) -> int:
+        return max(1, sum(name.startswith(way) for name in names))
+
+    return count("rx-"), count("tx-")
 
 
 class AfXdpPort:
@@ -93,6 +98,7 @@ class AfXdpPort:
         self._options = options
         self._interface = interface
         self._mode = ""
+        self._driver = ""
         self._sockets: list[XskSocket] = []
         self._redirect: bpf.XdpRedirect | None = None
         self._membership: netdev.Membership | None = None
@@ -102,9 +108,13 @@ class AfXdpPort:
         self._offloads_before: int | None = None
         self._last_stats: dict[str, int] = {}
         self._closed = False
-        self._device = _find(interface, name)
-        self.wire_ifindex: int | None = self._device.ifindex
         umem.hold()
+        try:
+            self._device = _find(interface, name)
+        except PortError:
+            umem.release()
+            raise
+        self.wire_ifindex: int | None = self._device.ifindex
         try:
             self._bring_up()
         except OSError as e:
@@ -131,10 +141,13 @@ class AfXdpPort:
         self._device.set_up()
         self._bind_sockets()
         self._membership = netdev.Membership(self._device.ifindex)
+        self._membership.set(netdev.PACKET_MR_ALLMULTI, True)
 
     def _check_interface(self) -> None:
         if self._device.hardware_type() != netdev.ARPHRD_ETHER:
             raise self._error(f"{self._interface} is not an Ethernet interface")
+        with contextlib.suppress(OSError):
+            self._driver = ethtool.driver_info(self._device)["driver"]
         mtu = self._device.mtu()
         if mtu > self.max_mtu:
             raise self._error(self._mtu_advice(mtu))
@@ -385,16 +398,13 @@ class AfXdpPort:
         self._ask(lambda: self._device.set_mac(mac), f"cannot set MAC {mac.hex(':')}")
 
     def set_promiscuous(self, on: bool) -> None:
-        self._set_membership(netdev.PACKET_MR_PROMISC, on)
+        assert self._membership is not None
+        membership = self._membership
+        self._ask(lambda: membership.set(netdev.PACKET_MR_PROMISC, on))
 
     def set_allmulticast(self, on: bool) -> None:
-        self._set_membership(netdev.PACKET_MR_ALLMULTI, on)
-
-    def _set_membership(self, what: int, on: bool) -> None:
-        if self._membership is None:
-            raise self._error("is closed")
-        membership = self._membership
-        self._ask(lambda: membership.set(what, on))
+        """Always on: groups (OSPF's, neighbour discovery's) are joined on the TAP, which the card's filter
+        does not know of."""
 
     def _ask(self, call: Callable[[], T], what: str = "") -> T:
         """The call's result, its OSError made a PortError."""
@@ -423,16 +433,12 @@ class AfXdpPort:
         return dict(self._last_stats)
 
     def features(self) -> dict[str, Any]:
-        try:
-            driver = ethtool.driver_info(self._device)["driver"]
-        except OSError:
-            driver = ""
         return {
             "mode": self._mode,
             "zero_copy": bool(self._sockets) and all(socket.zero_copy for socket in self._sockets),
             "need_wakeup": True,
             "queues": self.n_queues,
-            "driver": driver,
+            "driver": self._driver,
         }
 
     def close(self, pools: Sequence[Any] = ()) -> None:
@@ -457,8 +463,9 @@ class AfXdpPort:
             self._try("offloads", lambda: ethtool.set_flags(self._device, self._offloads_before or 0))
         channels = self._channels_before
         if channels is not None:
-            # Zero-copy queues are let go by the kernel a little later, and cannot be taken away before.
-            self._try("channels", lambda: retry_busy(lambda: self._put_channels_back(channels)))
+            # EINVAL is how ethtool refuses to take away a queue that an AF_XDP socket still has.
+            busy = frozenset({errno.EBUSY, errno.EINVAL})
+            self._try("channels", lambda: retry_busy(lambda: self._put_channels_back(channels), busy))
         if self._disable_ipv6 is not None:
             fd, before = self._disable_ipv6
             self._try("disable_ipv6", lambda: os.pwrite(fd, before.encode(), 0))

@@ -87,6 +87,7 @@ class Umem:
                 self.bytes = huge_bytes
                 return got
         try:
+            _check_available(self.bytes)
             return _map_shared(self.bytes, 0)
         except OSError as e:
             raise MemoryError(
@@ -149,6 +150,14 @@ class Umem:
 
 def _round_up(n: int, step: int) -> int:
     return -(-n // step) * step
+
+
+def _check_available(length: int) -> None:
+    """Populating more than there is would not fail: the kernel would kill processes to make room. OSError."""
+    with contextlib.suppress(FileNotFoundError), open("/proc/meminfo", encoding="ascii") as meminfo:
+        for line in meminfo:
+            if line.startswith("MemAvailable:") and length > int(line.split()[1]) * 1024:
+                raise OSError(errno.ENOMEM, "not enough memory")
 
 
 def _map_shared(length: int, flags: int) -> tuple[int, mmap.mmap]:

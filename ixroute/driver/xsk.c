@@ -347,6 +347,9 @@ int xsk_queue_set_ring(struct queue *queue, unsigned which, void *map, const uin
 	ring->desc = (uint8_t *)map + offsets[2];
 	ring->flags = (const uint32_t *)((uint8_t *)map + offsets[3]);
 	ring->slots = slots;
+	/* The kernel's rings start at 0; others may start where they like. */
+	ring->own = which == XSK_TX || which == XSK_FILL ? *ring->producer : *ring->consumer;
+	ring->seen = ring->own;
 	return 0;
 }
 

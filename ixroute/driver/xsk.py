@@ -66,15 +66,15 @@ STATISTICS = (
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def retry_busy(call: Callable[[], T]) -> T:
-    """Repeats what fails with EBUSY for two seconds: the kernel takes down what a process had a little after
-    the process is gone (xp_release_deferred)."""
+def retry_busy(call: Callable[[], T], busy: frozenset[int] = frozenset({errno.EBUSY})) -> T:
+    """Repeats what fails with an errno of `busy`, for two seconds: the kernel takes down what a socket had a
+    little after the socket is closed, also when its process was killed (xp_release_deferred)."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
             return call()
         except OSError as e:
-            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+            if e.errno not in busy or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 

@@ -8,8 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "forward/worker.h"
-
 #define TOKEN 1000000000ull
 #define BUCKET_SPAN_NS 10000000000ull /* a longer pause fills no more: keeps the product below 2^64 */
 
@@ -18,18 +16,16 @@ struct bucket {
 	uint64_t filled_ns; /* 0: never asked; the first packet finds it full */
 };
 
-/* A worker's even part of the port's rate; some, if there is any. */
-static inline uint64_t policer_share(uint32_t number, uint32_t n_workers)
+/* A worker's even part of the port's rate or burst; some, if there is any. */
+static inline uint32_t policer_share(uint32_t number, uint32_t n_workers)
 {
 	return number == 0 || number >= n_workers ? number / n_workers : 1;
 }
 
-/* Takes a token if there is one. */
-static inline bool bucket_take(struct bucket *bucket, const struct policer *policer, uint32_t n_workers, uint64_t now_ns)
+/* Takes a token if there is one. rate per second and burst are this worker's shares; time does not run back. */
+static inline bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns)
 {
-	uint64_t rate = policer_share(atomic_load_explicit(&policer->rate, memory_order_relaxed), n_workers);
-	uint64_t depth = policer_share(atomic_load_explicit(&policer->burst, memory_order_relaxed), n_workers) * TOKEN;
-	uint64_t span_ns = now_ns - bucket->filled_ns;
+	uint64_t depth = burst * TOKEN, span_ns = now_ns - bucket->filled_ns;
 
 	if (rate == 0)
 		return false;

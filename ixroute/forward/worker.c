@@ -168,11 +168,14 @@ static inline void egress_put(struct worker *worker, const struct frame *frame, 
 
 static bool punt_allowed(struct worker *worker, unsigned port, unsigned reason)
 {
-	const struct dataplane *dataplane = worker->dataplane;
+	const struct policer *policer = &worker->dataplane->policer[reason];
+	uint32_t rate = atomic_load_explicit(&policer->rate, memory_order_relaxed);
+	uint32_t burst = atomic_load_explicit(&policer->burst, memory_order_relaxed);
+	uint32_t n = worker->dataplane->n_workers;
 
 	if (worker->now_ns == 0) /* the coarse clock is a read of memory, no system call */
 		worker->now_ns = clock_ns(CLOCK_MONOTONIC_COARSE);
-	return bucket_take(&worker->bucket[port][reason], &dataplane->policer[reason], dataplane->n_workers,
+	return bucket_take(&worker->bucket[port][reason], policer_share(rate, n), policer_share(burst, n),
 			   worker->now_ns);
 }
 

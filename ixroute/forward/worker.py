@@ -31,6 +31,10 @@ PORT_RULES6 = 1024
 
 NEVER_SLEEP = 2**64 - 1
 
+FRAMES_BESIDE_RINGS = 2048
+"""Frames a worker's pool should have beyond what its queues' rings hold: for its lane to the kernel (up to
+1024 punted, 256 waiting for packets from the kernel, those on their way) and its bursts."""
+
 _PLAIN_CELLS = (
     "rx_packets",
     "rx_bytes",

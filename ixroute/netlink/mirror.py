@@ -189,6 +189,10 @@ class Mirror:
         with self.locked():
             return describe_path(index, self.paths.get(index), self.follower.tables)
 
+    def interface_name(self, ifindex: int) -> str:
+        """An interface's name, or its number in text when it has none (any more). Under locked()."""
+        return self.follower.tables.links.name(ifindex)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """The mirror stands still: for RIB lookups from another thread. Keep it short."""

@@ -87,7 +87,9 @@ class RouteStream:
     def stats(self) -> RouteStreamStats:
         out = ffi.new("struct route_stream_stats *")
         lib.route_stream_stats_read(self._c, out)
-        return RouteStreamStats(**{name: int(getattr(out, name)) for name in RouteStreamStats.__dataclass_fields__})
+        return RouteStreamStats(
+            **{name: int(getattr(out, name)) for name in RouteStreamStats.__dataclass_fields__}
+        )
 
 
 def _checked(result: int, what: str) -> int:
