@@ -1,13 +1,12 @@
 """`ixroute run` as a child of this process, inside a lab's router: started, waited for, asked, ended.
 
-Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. The daemon's answers
-come the way users get them: from `ixroute stats -j` and its siblings.
+Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. Its answers come
+from the control socket, as those of `ixroute stats -j` do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ixroute import client
 from ixroute.demo.netns import CommandError, Namespace, run_command
 
 IXROUTE = [sys.executable, "-m", "ixroute"]
@@ -53,6 +53,7 @@ class Daemon:
 
     def start(self, patience: float = 15) -> Daemon:
         """Returns when the daemon says READY=1. Raises DaemonError when it ends first or needs longer."""
+        self.release()
         path = self.namespace.directory / "notify.sock"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -138,14 +139,13 @@ class Daemon:
         """`ixroute ARGUMENTS -s SOCKET`: what it printed. Raises CommandError when it fails."""
         return run_command([*IXROUTE, *arguments, "-s", os.fspath(self.control)])
 
-    def ask_json(self, *arguments: str) -> Any:
-        return json.loads(self.ask(*arguments, "-j"))
-
     def stats(self) -> Any:
-        return self.ask_json("stats")
+        """schema.Stats."""
+        return client.request(os.fspath(self.control), "stats")
 
     def lookup(self, address: str) -> Any:
-        return self.ask_json("lookup", address)
+        """schema.Lookup."""
+        return client.request(os.fspath(self.control), "lookup", address=address)
 
     def log_tail(self, lines: int = 20) -> str:
         try:

@@ -1,4 +1,4 @@
-"""The demo's steps, in order. Each prints what was seen, and fails the demo when it is not as it should be."""
+"""The demo's steps, in order. Each prints what was seen, and fails the demo when it is not as it should."""
 
 from __future__ import annotations
 

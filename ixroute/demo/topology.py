@@ -88,8 +88,8 @@ class Lab:
         label: str = "",
         keep: bool = False,
     ) -> None:
-        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by themselves,
-        for tests that play frames. label: tells several labs of one process apart.
+        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by
+        themselves, for tests that play frames. label: tells several labs of one process apart.
         """
         base = f"{KEPT_PREFIX if keep else PREFIX}{os.getpid()}-{label}"
         mtus = mtu if isinstance(mtu, tuple) else (mtu,) * hosts
@@ -150,7 +150,9 @@ class Lab:
             f"link add {link.device} address {link.router_mac} mtu {link.mtu} {queues} type veth"
             f" peer name eth0 address {link.host_mac} mtu {link.mtu} {queues} netns {host.name}"
         )
-        if not self.kernel:  # the device is the wire of a port: the kernel has nothing to say on it
+        if self.kernel:
+            self.router.offloads_off(link.device)
+        else:  # the device is the wire of a port: the kernel has nothing to say on it
             self.router.sysctl(f"net.ipv6.conf.{link.device}.disable_ipv6", 1)
         self.router.ip(f"link set {link.device} up")
         if self.mute:
