@@ -57,7 +57,9 @@ def rtmsg(
     flags: int = 0,
 ) -> bytes:
     small_table = table if table < 256 else 252
-    return struct.pack("=BBBBBBBBI", family, length, source_len, tos, small_table, protocol, scope, kind, flags)
+    return struct.pack(
+        "=BBBBBBBBI", family, length, source_len, tos, small_table, protocol, scope, kind, flags
+    )
 
 
 def route(
