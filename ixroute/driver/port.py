@@ -138,11 +138,11 @@ def open_port(  # noqa: PLR0917
     """Brings up the port that spec names, with at least one queue per worker. Raises PortError."""
     kind, device = parse_spec(spec, name)
     if kind == "af_xdp":
-        from ixroute.driver.af_xdp import AfXdpPort  # noqa: PLC0415
+        from ixroute.driver.af_xdp import AfXdpPort
 
         return AfXdpPort(name, index, device, umem, workers, options or PortOptions())
     if kind == "mem":
-        from ixroute.driver.mem import MemPort  # noqa: PLC0415
+        from ixroute.driver.mem import MemPort
 
         return MemPort(name, index, umem, workers, options or PortOptions(), device=device)
     raise PortError(spec, f"no kind of port is called {kind!r}: there are af_xdp and mem", name)
@@ -156,7 +156,7 @@ def frames_wanted(spec: str, workers: int, options: PortOptions | None = None) -
     kind, device = parse_spec(spec)
     queues = workers
     if kind == "af_xdp":
-        from ixroute.driver import af_xdp  # noqa: PLC0415
+        from ixroute.driver import af_xdp
 
         queues = max(workers, af_xdp.queues_of(device))
     each = -(-queues // workers)
@@ -167,7 +167,7 @@ def mtu_of(spec: str) -> int:
     """The MTU of what spec names, before it is opened: umem.frame_bytes_for tells the frame it needs."""
     kind, device = parse_spec(spec)
     if kind == "af_xdp":
-        from ixroute.driver import af_xdp  # noqa: PLC0415
+        from ixroute.driver import af_xdp
 
         return af_xdp.mtu_of(device)
     return 1500

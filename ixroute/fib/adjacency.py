@@ -54,8 +54,15 @@ class AdjacencyTable:
         self, index: int, *, mac: bytes = bytes(MAC_BYTES), port: int = 0, action: int = 0, mtu: int = 0
     ) -> None:
         """Changes one entry in one store. IndexError: no such entry. ValueError: a value that does not fit."""
-        if len(mac) != MAC_BYTES or not 0 <= port <= 0xFF or not 0 <= action <= 0xFF or not 0 <= mtu <= 0xFFFFFFFF:
-            raise ValueError(f"adjacency {index}: mac {mac!r}, port {port}, action {action} or mtu {mtu} does not fit")
+        if (
+            len(mac) != MAC_BYTES
+            or not 0 <= port <= 0xFF
+            or not 0 <= action <= 0xFF
+            or not 0 <= mtu <= 0xFFFFFFFF
+        ):
+            raise ValueError(
+                f"adjacency {index}: mac {mac!r}, port {port}, action {action} or mtu {mtu} does not fit"
+            )
         self._check(index)
         lib.adjacency_set(self.c, index, mac, port, action, mtu)
 

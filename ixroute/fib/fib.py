@@ -206,7 +206,8 @@ def _usable_variants() -> list[tuple[int, str]]:
 def _c_prefix(prefix: Prefix) -> Any:
     network = ip_network(prefix) if isinstance(prefix, str) else prefix
     return ffi.new(
-        "struct prefix *", (network.version, network.prefixlen, network.network_address.packed.ljust(16, b"\0"))
+        "struct prefix *",
+        (network.version, network.prefixlen, network.network_address.packed.ljust(16, b"\0")),
     )
 
 

@@ -12,9 +12,11 @@
  *      match nothing here: they get ADJ_NO_ROUTE, which goes to the kernel, which does look there.
  *   2. among the routes of one table and prefix the lowest metric, then the first alternative;
  *   3. a neighbour's host prefix, when the longest match for its address is a route without gateway over the
- *      neighbour's interface.
+ *      neighbour's interface (one leg, no nexthop object: what that resolves to is not known here). It takes the
+ *      place of a host route of that kind.
  * Anything that only the kernel can decide shows ADJ_KERNEL: a prefix with a route of tos != 0, IPv6 source routes,
- * several equal IPv6 alternatives, encapsulations, paths too large to hold.
+ * several equal IPv6 alternatives that do not all show the same reserved index, encapsulations, paths too large to
+ * hold, routes of no known kind, throw in table local.
  */
 #ifndef IXROUTE_FIB_RIB_H
 #define IXROUTE_FIB_RIB_H
@@ -55,7 +57,9 @@ struct next_hop {
 };
 
 /* A set of next hops with what belongs to it: two routes with equal paths share one path id. When nhid is not 0
- * identity is (family, type, nhid, mtu, flags) alone and the legs are only what the kernel said of them last. */
+ * identity is (family, type, nhid, mtu, flags) alone and the legs are only what the kernel said of them last; type is
+ * then ROUTE_UNICAST, or ROUTE_BLACKHOLE when the kernel says the object is a blackhole. IPv6 siblings have no order:
+ * their legs are kept sorted. A single leg's weight means nothing and is kept as 1. Unused gateway bytes are 0. */
 struct path {
 	uint8_t family; /* of the routes that use it */
 	uint8_t type;	/* enum route_type */
@@ -74,6 +78,8 @@ struct route {
 	uint8_t source_len; /* IPv6 `from`: != 0 makes the prefix ADJ_KERNEL */
 	uint32_t table;
 	uint32_t metric;
+	uint32_t other; /* digest of what else tells two alternatives apart in the kernel (preferred source, metrics,
+			 * the source prefix of a source route), 0: nothing else */
 };
 
 /* How a new route meets the alternatives that are there under its identity (fib_table_insert, ip6_fib.c). */
@@ -118,10 +124,14 @@ void rib_dump_abort(struct rib *rib, uint8_t family);
 int rib_neighbour_add(struct rib *rib, uint8_t family, const uint8_t *addr, uint32_t ifindex);
 int rib_neighbour_remove(struct rib *rib, uint8_t family, const uint8_t *addr, uint32_t ifindex);
 
+/* After a batch of changes: lets the FIB free what no reader can see any more (fib_collect) and tries again what it
+ * refused. Costs nothing when there is nothing; route_stream_receive and rib_dump_end do it by themselves. */
+void rib_settle(struct rib *rib);
+
 /* Path ids whose path is new since the last call, or whose legs (under a nhid) were told differently: at most n of
  * them into ids; call until 0. */
 unsigned rib_take_new_paths(struct rib *rib, uint32_t *ids, unsigned n);
-/* NULL when id is reserved or unused. Valid until the next change. */
+/* NULL when id is reserved or unused. Valid until the next change; only leg[0 .. n_legs-1] are memory. */
 const struct path *rib_path(const struct rib *rib, uint32_t id);
 uint32_t rib_path_routes(const struct rib *rib, uint32_t id); /* how many alternatives and neighbours use it */
 uint32_t rib_path_limit(const struct rib *rib);		      /* all ids are below this */

@@ -96,5 +96,7 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 /* Adjacencies that forwarded a packet since the last call: sets bits in `used` (capacity bits) and clears the
  * marks. For the mirror: which stale neighbours are in use. */
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
+/* The counter that busy_cycles is counted by, now: against a clock, its rate. */
+uint64_t worker_cycles_now(void);
 
 #endif

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -213,6 +214,20 @@ class Worker:
         if self.c != ffi.NULL:
             lib.worker_destroy(self.c)
             self.c = ffi.NULL
+
+
+class CycleRate:
+    """How fast the counter behind `busy_cycles` runs: measured from this object's making until asked, since no
+    register tells it everywhere."""
+
+    def __init__(self) -> None:
+        self._cycles, self._ns = int(lib.worker_cycles_now()), time.monotonic_ns()
+
+    def hz(self) -> int:
+        """Cycles per second. The longer since the making, the more exact; at least 10 ms are waited for."""
+        while (elapsed := time.monotonic_ns() - self._ns) < 10_000_000:
+            time.sleep(0.01)
+        return (int(lib.worker_cycles_now()) - self._cycles) * 1_000_000_000 // elapsed
 
 
 def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _ifindex(name: str) -> int | None:
 
 def _attach(name: str) -> Any:
     """One more queue of the TAP; the first creates it."""
-    import pytun  # noqa: PLC0415 - only a running router needs it
+    import pytun
 
     try:
         device = pytun.TunTapDevice(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI | pytun.IFF_MULTI_QUEUE)
