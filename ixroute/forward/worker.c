@@ -420,8 +420,3 @@ unsigned worker_poll_once(struct worker *worker)
 	pass_end(worker, moved, began);
 	return moved;
 }
-
-uint64_t worker_cycles_now(void)
-{
-	return cycles();
-}
