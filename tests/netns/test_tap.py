@@ -226,7 +226,7 @@ def test_a_name_that_no_interface_can_have_is_refused(space: Namespace, name: st
 
 @pytest.mark.parametrize(("mac", "mtu"), [(b"\1" + MAC[1:], 1500), (MAC[:5], 1500), (MAC, 20)])
 def test_what_could_not_be_set_up_is_not_left_behind(space: Namespace, mac: bytes, mtu: int) -> None:
-    with pytest.raises(TapError, match="^lan: "):
+    with pytest.raises(TapError, match=r"^lan: "):
         open_tap(space, mac=mac, mtu=mtu)
     assert "lan" not in space.ip("link")
 
