@@ -11,8 +11,8 @@
 #include "fib/trie.h"
 
 #define INDEX_MAX ((1u << 30) - 1)
-#define COLLECT_AT 1024u   /* retired nodes that make an update collect by itself */
-#define REREADS_MAX 16u	   /* of a block whose inherited values changed meanwhile */
+#define COLLECT_AT 1024u /* retired nodes that make an update collect by itself */
+#define REREADS_MAX 16u	 /* of a block whose inherited values changed meanwhile: then it stands as it is */
 
 struct fib {
 	struct trie trie4, trie6;
@@ -185,13 +185,16 @@ void fib_collect(struct fib *fib)
 
 static uint64_t lookup_bytes(const struct trie *trie)
 {
-	return arena_bytes(&trie->node_arena) + (trie->root_array.pages_written + trie->top_array.pages_written) * ARENA_PAGE;
+	uint64_t pages = trie->root_array.pages_written + trie->top_array.pages_written;
+
+	return arena_bytes(&trie->node_arena) + pages * ARENA_PAGE;
 }
 
 static uint64_t writer_bytes(const struct trie *trie)
 {
 	uint64_t pages = trie->short_values.pages_written + trie->root_records.pages_written +
-			 trie->root_owner.pages_written + trie->top_owner.pages_written + trie->below_count.pages_written;
+			 trie->root_owner.pages_written + trie->top_owner.pages_written +
+			 trie->below_count.pages_written;
 
 	return arena_bytes(&trie->record_arena) + pages * ARENA_PAGE + trie->retire.capacity * sizeof(struct retired) +
 	       (uint64_t)(trie->record_arena.pages + trie->node_arena.pages) * sizeof(struct arena_page);

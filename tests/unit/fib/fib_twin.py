@@ -1,4 +1,4 @@
-"""The FIB's slow twin, with the same face, and what the FIB's tests share. Addresses are (family, number) pairs of plain ints."""
+"""The FIB's slow twin, with the same face, and what the FIB's tests share. Addresses as numbers are plain ints."""
 
 import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network

@@ -47,7 +47,7 @@ def churn_while_reading(
 def test_readers_only_see_answers_that_some_moment_of_the_table_gave(
     family: int, lengths: tuple[int, ...]
 ) -> None:
-    """One prefix always covers the address; the longer ones come and go, each with an index of its own parity of 100."""
+    """One prefix always covers the address; the longer ones come and go, each with its own index."""
     number = 0x0A010203 if family == 4 else 0x20010DB8_0001_0002_0003_0004_0005_0006
     with Fib() as fib:
         base, *others = lengths
