@@ -5,6 +5,7 @@
 #include "fib/adjacency.h"
 #include "fib/fib.h"
 #include "fib/rib.h"
+#include "forward/policer.h"
 #include "forward/reasons.h"
 #include "forward/worker.h"
 #include "netlink/route_stream.h"

@@ -2,8 +2,68 @@
  * Each room declares its part here; the meaning is in the room's header. */
 
 /* ---- fib/adjacency.h ---- */
+#define ADJ_NO_ROUTE ...
+#define ADJ_LOCAL ...
+#define ADJ_BROADCAST ...
+#define ADJ_MULTICAST ...
+#define ADJ_BLACKHOLE ...
+#define ADJ_REJECT ...
+#define ADJ_KERNEL ...
+#define ADJ_RESERVED ...
+#define ADJ_ACTION_FORWARD ...
+struct adjacency_table;
+struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
+void adjacency_table_destroy(struct adjacency_table *table);
+int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint8_t port, uint8_t action,
+		  uint32_t mtu);
+int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
 
-/* ---- fib/fib.h ---- */
+/* ---- fib/fib.h, epoch.h, prefix.h ---- */
+#define EPOCH_READERS ...
+#define EPOCH_WORKERS ...
+struct prefix {
+	uint8_t family;
+	uint8_t len;
+	uint8_t addr[16];
+};
+struct fib;
+struct epoch;
+struct fib_stats {
+	uint64_t prefixes4, prefixes6;
+	uint64_t lookup_bytes4, lookup_bytes6;
+	uint64_t update_bytes;
+	uint64_t retired_bytes;
+	uint64_t updates;
+};
+struct fib_update {
+	struct prefix prefix;
+	uint8_t remove;
+	uint8_t unused;
+	uint32_t index;
+};
+struct fib *fib_create(void);
+void fib_destroy(struct fib *fib);
+struct epoch *fib_epoch(struct fib *fib);
+void epoch_quiesce(struct epoch *epoch, unsigned reader);
+void epoch_idle(struct epoch *epoch, unsigned reader);
+uint32_t fib_max_index(void);
+int fib_insert(struct fib *fib, const struct prefix *prefix, uint32_t index);
+int fib_remove(struct fib *fib, const struct prefix *prefix);
+uint64_t fib_apply(struct fib *fib, const struct fib_update *updates, size_t n, uint64_t *worst_ns);
+void fib_collect(struct fib *fib);
+void fib_stats_read(const struct fib *fib, struct fib_stats *out);
+int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index);
+int fib_check(const struct fib *fib, char *why, size_t why_bytes);
+void fib_fail_allocation(struct fib *fib, uint64_t nth);
+uint32_t fib4_lookup(const struct fib *fib, uint32_t addr_be);
+uint32_t fib6_lookup(const struct fib *fib, const uint8_t *addr);
+void fib4_read(struct fib *fib, unsigned reader, const uint32_t *addr_be, uint32_t *index, size_t n);
+void fib6_read(struct fib *fib, unsigned reader, const uint8_t *addr, uint32_t *index, size_t n);
+uint64_t fib4_time(struct fib *fib, unsigned reader, const uint32_t *addr_be, size_t n, unsigned burst, uint64_t *sum);
+uint64_t fib6_time(struct fib *fib, unsigned reader, const uint8_t *addr, size_t n, unsigned burst, uint64_t *sum);
+const char *fib_variant_name(unsigned variant);
+int fib_variant_use(unsigned variant);
+unsigned fib_variant_used(void);
 
 /* ---- fib/rib.h ---- */
 struct next_hop {
@@ -97,11 +157,159 @@ int route_stream_receive_dump(struct route_stream *stream, int fd, int timeout_m
 void route_stream_stats_read(const struct route_stream *stream, struct route_stream_stats *out);
 
 /* ---- driver/frame.h, queue.h, memport.h, xsk.h ---- */
+struct umem {
+	uint8_t *base;
+	uint64_t bytes;
+	uint32_t frame_bytes;
+	uint32_t n_frames;
+	...;
+};
+struct frame {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t port;
+	uint16_t flags;
+};
+struct frame_pool {
+	uint32_t n;
+	uint32_t capacity;
+	...;
+};
+struct queue {
+	int wait_fd;
+	uint16_t port;
+	uint16_t number;
+	uint64_t rx_no_frame;
+	uint64_t rx_kicks;
+	uint64_t rx_bad;
+	uint64_t tx_kicks;
+	uint64_t tx_refused;
+	uint64_t tx_bad;
+	...;
+};
+struct frame_pool *frame_pool_create(uint32_t capacity);
+void frame_pool_destroy(struct frame_pool *pool);
+unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, unsigned want);
+void frame_pool_put(struct frame_pool *pool, const struct umem *umem, uint64_t addr);
+unsigned queue_rx_burst(struct queue *queue, struct frame *frames, unsigned n);
+unsigned queue_tx_burst(struct queue *queue, const struct frame *frames, unsigned n);
+void queue_tx_doorbell(struct queue *queue);
+unsigned queue_reclaim(struct queue *queue, struct frame_pool *pool);
+unsigned queue_refill(struct queue *queue, struct frame_pool *pool);
+unsigned queue_arm(struct queue *queue);
+void queue_disarm(struct queue *queue);
+struct memport;
+struct memport *memport_create(const struct umem *umem, uint16_t port, uint16_t number, uint32_t ring_slots);
+void memport_destroy(struct memport *memport);
+struct queue *memport_queue(struct memport *memport);
+void memport_set_event(struct memport *memport, int event);
+int memport_deliver(struct memport *memport, const uint8_t *packet, uint32_t len);
+uint32_t memport_collect(struct memport *memport, uint8_t *packet, uint32_t room);
+#define XSK_RX ...
+#define XSK_TX ...
+#define XSK_FILL ...
+#define XSK_COMPLETION ...
+struct queue *xsk_queue_create(const struct umem *umem, int fd, uint16_t port, uint16_t number);
+int xsk_queue_set_ring(struct queue *queue, unsigned which, void *map, const uint64_t offsets[4], uint32_t slots);
+void xsk_queue_set_budget(struct queue *queue, uint32_t packets);
+uint32_t xsk_queue_frames(const struct queue *queue);
+uint32_t xsk_queue_recover(struct queue *queue, struct frame_pool *pool);
+void xsk_queue_destroy(struct queue *queue);
 
 /* ---- tap/door.h ---- */
+#define DOOR_LANES ...
+#define DOOR_PORTS ...
+#define LANE_SLOTS ...
+struct frame_ring {
+	...;
+};
+struct tap_lane {
+	struct frame_ring punt, punt_done, inject, inject_free;
+	uint32_t worker_asleep;
+	uint32_t door_asleep;
+	int worker_event;
+	int door_event;
+	...;
+};
+struct door_counters {
+	uint64_t written_packets, written_bytes;
+	uint64_t write_failed;
+	uint64_t read_packets, read_bytes;
+	uint64_t read_failed;
+	uint64_t read_too_long;
+	...;
+};
+struct tap_door;
+unsigned frame_ring_put(struct frame_ring *ring, const struct frame *frames, unsigned n);
+unsigned frame_ring_get(struct frame_ring *ring, struct frame *frames, unsigned n);
+unsigned frame_ring_count(const struct frame_ring *ring);
+struct tap_lane *tap_lane_create(int worker_event, int door_event);
+void tap_lane_destroy(struct tap_lane *lane);
+struct tap_door *tap_door_create(const struct umem *umem, int door_event);
+void tap_door_destroy(struct tap_door *door);
+int tap_door_add_lane(struct tap_door *door, struct tap_lane *lane);
+int tap_door_add_port(struct tap_door *door, uint32_t port, const int *fds, uint32_t n_fds);
+int tap_door_poll_once(struct tap_door *door, int timeout_ms);
+int tap_door_run(struct tap_door *door);
+void tap_door_stop(struct tap_door *door);
+const struct door_counters *tap_door_counters(const struct tap_door *door, uint32_t port);
+uint64_t tap_door_passes(const struct tap_door *door);
 
 /* ---- forward/reasons.h, counters.h, worker.h ---- */
 unsigned reason_count(void);
 const char *reason_name(unsigned reason);
 const char *reason_text(unsigned reason);
 unsigned reason_kind(unsigned reason);
+#define MAX_PORTS ...
+#define MAX_WORKERS ...
+#define BURST ...
+#define COUNTER_REASONS ...
+struct port_counters {
+	uint64_t rx_packets;
+	uint64_t rx_bytes;
+	uint64_t injected_packets;
+	uint64_t injected_bytes;
+	uint64_t sent_packets;
+	uint64_t tx_packets;
+	uint64_t tx_bytes;
+	uint64_t punted[...];
+	uint64_t dropped[...];
+	uint64_t policed[...];
+	...;
+};
+struct worker_counters {
+	uint64_t polls;
+	uint64_t busy_polls;
+	uint64_t packets;
+	uint64_t busy_cycles;
+	uint64_t sleeps;
+	uint64_t rx_no_frame;
+	uint64_t heartbeat_ns;
+	uint64_t free_frames;
+	...;
+};
+struct bucket {
+	uint64_t units;
+	uint64_t filled_ns;
+};
+uint32_t policer_share(uint32_t number, uint32_t n_workers);
+bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
+struct dataplane;
+struct worker;
+struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
+				   uint32_t n_ports, uint32_t n_workers);
+void dataplane_destroy(struct dataplane *dataplane);
+int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
+int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
+struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
+void worker_destroy(struct worker *worker);
+int worker_add_queue(struct worker *worker, struct queue *queue);
+unsigned worker_poll_once(struct worker *worker);
+int worker_run(struct worker *worker, uint64_t idle_ns);
+void worker_stop(struct worker *worker);
+const struct worker_counters *worker_counters(const struct worker *worker);
+const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
+void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
+uint64_t worker_cycles_now(void);

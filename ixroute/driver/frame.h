@@ -32,18 +32,32 @@ static inline uint8_t *frame_data(const struct umem *umem, uint64_t addr)
 	return umem->base + addr;
 }
 
+/* Whether addr, len is a packet that lies in one frame of umem: asked of everything that comes from outside. */
+static inline int frame_is_whole(const struct umem *umem, uint64_t addr, uint32_t len)
+{
+	uint64_t into = addr & ((uint64_t)umem->frame_bytes - 1);
+
+	return addr < umem->bytes && len > 0 && into + len <= umem->frame_bytes;
+}
+
 static inline uint64_t frame_start(const struct umem *umem, uint64_t addr)
 {
 	return addr & ~((uint64_t)umem->frame_bytes - 1);
 }
 
 /* Free frames of one worker: a stack, so that the frame last used (still in cache) is used first.
- * Not shared between threads. Holds the start address of each frame. */
+ * Not shared between threads. Holds the start address of each frame. Frames do not move between workers: what
+ * was carved for a worker goes round its own queues and its own lane to the kernel, and comes back here. So
+ * the pool's capacity is the number of frames carved for it, and putting one back never overflows. */
 struct frame_pool {
 	uint32_t n;
 	uint32_t capacity;
 	uint64_t addr[];
 };
+
+/* Empty, with room for `capacity` frames; NULL: no memory. */
+struct frame_pool *frame_pool_create(uint32_t capacity);
+void frame_pool_destroy(struct frame_pool *pool);
 
 /* Up to `want` free frames into `out`; returns how many there were. */
 static inline unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, unsigned want)
@@ -55,7 +69,7 @@ static inline unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, un
 	return n;
 }
 
-/* Gives a frame back; `addr` may point anywhere into it. The pool is as large as umem, so it never overflows. */
+/* Gives a frame back; `addr` may point anywhere into it. */
 static inline void frame_pool_put(struct frame_pool *pool, const struct umem *umem, uint64_t addr)
 {
 	pool->addr[pool->n++] = frame_start(umem, addr);

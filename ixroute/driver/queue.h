@@ -37,8 +37,48 @@ struct queue {
 	uint16_t port;	 /* index of the port in the router */
 	uint16_t number; /* index of the queue in the port */
 	/* One writer (the worker); read by Python. What only the driver can know. */
-	uint64_t rx_no_frame;	/* times the receive ring could not be filled: the pool was empty */
-	uint64_t tx_kicks;	/* system calls or doorbells made */
+	uint64_t rx_no_frame; /* times the receive ring could not be filled: the pool was empty */
+	uint64_t rx_kicks;    /* system calls made so that the kernel looks at the fill ring */
+	uint64_t rx_bad;      /* descriptors received that name no packet in a frame of this queue */
+	uint64_t tx_kicks;    /* system calls or doorbells made */
+	uint64_t tx_refused;  /* kicks that sent less than was outstanding: tried again at the next doorbell */
+	uint64_t tx_bad;      /* packets handed over, or completions, that lie in no frame of this queue */
 };
+
+/* The same calls by name. */
+static inline unsigned queue_rx_burst(struct queue *queue, struct frame *frames, unsigned n)
+{
+	return queue->ops->rx_burst(queue, frames, n);
+}
+
+static inline unsigned queue_tx_burst(struct queue *queue, const struct frame *frames, unsigned n)
+{
+	return queue->ops->tx_burst(queue, frames, n);
+}
+
+static inline void queue_tx_doorbell(struct queue *queue)
+{
+	queue->ops->tx_doorbell(queue);
+}
+
+static inline unsigned queue_reclaim(struct queue *queue, struct frame_pool *pool)
+{
+	return queue->ops->reclaim(queue, pool);
+}
+
+static inline unsigned queue_refill(struct queue *queue, struct frame_pool *pool)
+{
+	return queue->ops->refill(queue, pool);
+}
+
+static inline unsigned queue_arm(struct queue *queue)
+{
+	return queue->ops->arm(queue);
+}
+
+static inline void queue_disarm(struct queue *queue)
+{
+	queue->ops->disarm(queue);
+}
 
 #endif

@@ -287,6 +287,15 @@ class Rib:
             for entry in out[0:n]:
                 yield Entry(_route_of(entry.route), int(entry.path_id), bool(entry.best))
 
+    def page(self, cursor: int, n: int) -> tuple[list[Entry], int]:
+        """At most n alternatives from `cursor` (0 at first) on, and the next cursor; none at the end. The RIB may
+        change between pages: then routes may be missed or told twice."""
+        at = ffi.new("uint64_t *", cursor)
+        out = ffi.new("struct rib_entry[]", n)
+        got = lib.rib_walk(self._c, at, out, n)
+        entries = [Entry(_route_of(e.route), int(e.path_id), bool(e.best)) for e in out[0:got]]
+        return entries, int(at[0])
+
     def stats(self) -> RibStats:
         out = self._scratch.stats
         lib.rib_stats_read(self._c, out)

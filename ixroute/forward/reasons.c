@@ -1,3 +1,4 @@
+/* The list of reasons (reasons.h) as tables that Python and the documentation read. */
 #include "forward/reasons.h"
 
 #include <stddef.h>

@@ -12,8 +12,8 @@
 #include "forward/reasons.h"
 #include "tap/door.h"
 
-#define MAX_PORTS 64u
-#define MAX_WORKERS 64u
+#define MAX_PORTS DOOR_PORTS
+#define MAX_WORKERS DOOR_LANES
 #define BURST 64u
 
 /* What the kernel's interface (the TAP) says of a port; written by Python, one atomic word each. */
@@ -36,10 +36,11 @@ struct forward_port {
 	_Atomic uint64_t vlan[64];	   /* bit per VLAN id that has a sub-interface */
 };
 
-/* Token buckets in front of the punt, per port and reason. rate 0: nothing passes. */
+/* Token buckets in front of the punt, per port and reason, shared evenly by the workers (at least 1 each). The clock
+ * behind them ticks every 1 to 10 ms: a burst below a hundredth of the rate costs rate. */
 struct policer {
-	_Atomic uint32_t rate;	/* packets per second and port, shared evenly by the workers */
-	_Atomic uint32_t burst; /* packets */
+	_Atomic uint32_t rate;	/* packets per second and port, at most 10^9; 0: nothing passes */
+	_Atomic uint32_t burst; /* packets, 1 .. 10^9 */
 };
 
 /* Own IPv4 addresses, as a filter: a clear bit says "not ours" for sure, a set bit says "look it up". */
@@ -60,15 +61,17 @@ struct dataplane {
 	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
 };
 
-/* NULL: no memory. The parts are Python's and outlive it. */
+/* NULL: no memory, or numbers out of range. The parts are Python's and outlive it. Policers let nothing pass until
+ * they are set; the reserved adjacencies get their reasons as actions. */
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
 /* 0 or -EINVAL for numbers out of range. */
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
 int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+/* -EINVAL also for a reason that is not a punt. */
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
-/* All own IPv4 addresses, wire order: bits appear before old ones go, so that none is ever missing. */
+/* All own IPv4 addresses, wire order. An address that was and stays own is not missing for a moment. */
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 
 struct worker;
@@ -76,8 +79,10 @@ struct worker;
 /* number: 0 .. n_workers-1, also its reader number in the FIB's epoch. lane: its rings to the kernel's door.
  * The worker takes its free frames from pool. NULL: no memory. */
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
+/* Takes back the frames in its lane first: the door that serves the lane must have stopped. */
 void worker_destroy(struct worker *worker);
-/* Before running: the queues it owns; the first queue added of each port is also the one it sends by. */
+/* Before running: the queues it owns; the first queue added of each port is also the one it sends by. -EINVAL: of a
+ * port that the dataplane does not have, or more than it can hold (256). */
 int worker_add_queue(struct worker *worker, struct queue *queue);
 /* One pass over all queues and the door; returns how many packets it moved. What worker_run repeats. */
 unsigned worker_poll_once(struct worker *worker);
@@ -91,5 +96,7 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 /* Adjacencies that forwarded a packet since the last call: sets bits in `used` (capacity bits) and clears the
  * marks. For the mirror: which stale neighbours are in use. */
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
+/* The counter that busy_cycles is counted by, now: against a clock, its rate. */
+uint64_t worker_cycles_now(void);
 
 #endif

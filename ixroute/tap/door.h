@@ -18,6 +18,8 @@
 #include "driver/frame.h"
 
 #define LANE_SLOTS 1024u /* per ring, a power of two */
+#define DOOR_LANES 64u	 /* workers */
+#define DOOR_PORTS 64u
 
 struct frame_ring {
 	_Alignas(64) _Atomic uint32_t head; /* producer's: next slot to fill */
@@ -73,7 +75,7 @@ struct door_counters {
 	uint64_t write_failed;				  /* and did not take (interface down, no memory) */
 	uint64_t read_packets, read_bytes;		  /* packets from the kernel */
 	uint64_t read_failed;
-	uint64_t read_too_long; /* did not fit a frame */
+	uint64_t read_too_long; /* did not fit a frame behind its headroom of 256 bytes */
 	uint64_t reserved;
 };
 
@@ -84,7 +86,8 @@ void tap_lane_destroy(struct tap_lane *lane);
 
 struct tap_door *tap_door_create(const struct umem *umem, int door_event);
 void tap_door_destroy(struct tap_door *door);
-/* Before running. fds[lane]: the TAP's queue for each lane, non-blocking. 0 or -EINVAL. */
+/* Before running, lanes first. fds[lane]: the TAP's queue for each lane, non-blocking. 0 or -EINVAL: numbers out of
+ * range, a port added before, not one fd per lane. */
 int tap_door_add_lane(struct tap_door *door, struct tap_lane *lane);
 int tap_door_add_port(struct tap_door *door, uint32_t port, const int *fds, uint32_t n_fds);
 /* One bounded pass; returns how many packets it moved. timeout_ms: how long to wait when there was nothing. */

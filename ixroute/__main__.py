@@ -1,0 +1,7 @@
+"""`python -m ixroute` is `ixroute`."""
+
+import sys
+
+from ixroute.cli import main
+
+sys.exit(main())

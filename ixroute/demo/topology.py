@@ -1,0 +1,208 @@
+"""Hosts around one router, each on a veth pair: the network of the demo, the tests and the benchmarks.
+
+    client (eth0) ---- (r0) router (r1) ---- (eth0) server          and a third host on r2 when asked for
+
+The router's ends are what `ixroute` drives (`af_xdp:r0`); the TAPs it makes, `lan` and `wan`, are what is
+configured. With `kernel=True` Linux itself routes, with the same addresses on r0 and r1: the reference to
+compare with.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ixroute.demo.netns import RUN, Namespace, reap_leftovers
+
+PREFIX = "ixr"  # namespaces are ixr<pid>-client …; those of dead processes are removed by the next lab
+KEPT_PREFIX = "ixdemo"  # what `ixroute demo --keep` leaves, until it is stopped
+
+
+@dataclass(frozen=True)
+class Link:
+    """The cable between one host and the router, and the addresses at its ends (host .2, router .1)."""
+
+    number: int
+    host: str
+    port: str
+    """The port's name: the TAP's, which is what people configure."""
+    device: str
+    """The router's end of the veth pair."""
+    interface: str
+    """What has the router's addresses: the TAP, or the device itself when Linux forwards."""
+    mtu: int
+
+    @property
+    def router4(self) -> str:
+        return f"10.0.{self.number}.1"
+
+    @property
+    def host4(self) -> str:
+        return f"10.0.{self.number}.2"
+
+    @property
+    def net4(self) -> str:
+        return f"10.0.{self.number}.0/24"
+
+    @property
+    def router6(self) -> str:
+        return f"fd00:{self.number}::1"
+
+    @property
+    def host6(self) -> str:
+        return f"fd00:{self.number}::2"
+
+    @property
+    def net6(self) -> str:
+        return f"fd00:{self.number}::/64"
+
+    @property
+    def router_mac(self) -> str:
+        return f"02:00:00:00:{self.number:02x}:01"
+
+    @property
+    def host_mac(self) -> str:
+        return f"02:00:00:00:{self.number:02x}:02"
+
+
+HOSTS = ("client", "server", "third")
+PORTS = ("lan", "wan", "dmz")
+
+
+class Lab:
+    """Namespaces for the router and its hosts. Make it with `with Lab() as lab:`; it is gone afterwards,
+    whatever happened in between: at the end of the block, of the process, or when the next lab finds its
+    process dead.
+    """
+
+    def __init__(
+        self,
+        hosts: int = 2,
+        *,
+        kernel: bool = False,
+        queues: int = 1,
+        mtu: int | tuple[int, ...] = 1500,
+        mute: bool = False,
+        label: str = "",
+        keep: bool = False,
+    ) -> None:
+        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by
+        themselves, for tests that play frames. label: tells several labs of one process apart.
+        """
+        base = f"{KEPT_PREFIX if keep else PREFIX}{os.getpid()}-{label}"
+        mtus = mtu if isinstance(mtu, tuple) else (mtu,) * hosts
+        self.kernel = kernel
+        self.queues = queues
+        self.mute = mute
+        self.router = Namespace(f"{base}router")
+        self.links = tuple(
+            Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
+            for i in range(hosts)
+        )
+        self.hosts = {link.host: Namespace(f"{base}{link.host}") for link in self.links}
+
+    @property
+    def client(self) -> Namespace:
+        return self.hosts["client"]
+
+    @property
+    def server(self) -> Namespace:
+        return self.hosts["server"]
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        return (*self.hosts.values(), self.router)
+
+    def __enter__(self) -> Lab:
+        return self.create()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def create(self) -> Lab:
+        """The namespaces and cables, all up; hosts have their addresses, the router has none."""
+        reap_leftovers(PREFIX)
+        atexit.register(self.close)
+        for namespace in self.namespaces():
+            namespace.create()
+        for link in self.links:
+            self._lay_cable(link)
+            if not self.mute:
+                self._address_host(link)
+        return self
+
+    def release(self) -> None:
+        """Leaves everything running when this process ends."""
+        atexit.unregister(self.close)
+
+    def close(self) -> None:
+        """Ends every program inside and removes all; may be called any number of times."""
+        atexit.unregister(self.close)
+        # the router first: its daemon then detaches from cables that still exist
+        for namespace in (self.router, *self.hosts.values()):
+            namespace.destroy()
+
+    def _lay_cable(self, link: Link) -> None:
+        queues = f"numrxqueues {self.queues} numtxqueues {self.queues}"
+        host = self.hosts[link.host]
+        self.router.ip(
+            f"link add {link.device} address {link.router_mac} mtu {link.mtu} {queues} type veth"
+            f" peer name eth0 address {link.host_mac} mtu {link.mtu} {queues} netns {host.name}"
+        )
+        if self.kernel:
+            self.router.offloads_off(link.device)
+        else:  # the device is the wire of a port: the kernel has nothing to say on it
+            self.router.sysctl(f"net.ipv6.conf.{link.device}.disable_ipv6", 1)
+        self.router.ip(f"link set {link.device} up")
+        if self.mute:
+            host.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
+            host.ip("link set eth0 arp off")
+        host.ip("link set eth0 up")
+        host.offloads_off("eth0")
+
+    def _address_host(self, link: Link) -> None:
+        host = self.hosts[link.host]
+        host.ip(f"addr add {link.host4}/24 dev eth0")
+        host.ip(f"addr add {link.host6}/64 dev eth0 nodad")
+        host.ip(f"route add default via {link.router4}")
+        host.ip(f"route add default via {link.router6} dev eth0")
+
+    def router_commands(self) -> list[str]:
+        """What is typed after `ip` on the router to make it route between the links."""
+        commands = []
+        for link in self.links:
+            commands.append(f"addr add {link.router4}/24 dev {link.interface}")
+            commands.append(f"addr add {link.router6}/64 dev {link.interface} nodad")
+            commands.append(f"link set {link.interface} up")
+        return commands
+
+    @property
+    def interfaces(self) -> dict[str, str]:
+        """By port name: the interface that has the router's addresses."""
+        return {link.port: link.interface for link in self.links}
+
+    def forwarding_on(self) -> None:
+        self.router.sysctl("net.ipv4.ip_forward", 1)
+        self.router.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    def address_router(self, ran: Callable[[str], None] | None = None) -> None:
+        """Addresses and forwarding for the router; `ran` is told each `ip` command before it runs."""
+        for command in self.router_commands():
+            if ran:
+                ran(command)
+            self.router.ip(command)
+        self.forwarding_on()
+
+
+def kept_labs() -> list[str]:
+    """The namespaces that earlier `ixroute demo --keep` left behind."""
+    return sorted(path.name for path in RUN.glob(f"{KEPT_PREFIX}[0-9]*-*"))
+
+
+def stop_kept() -> list[str]:
+    """Ends and removes what `ixroute demo --keep` left. Returns the names of the namespaces."""
+    names = sorted(kept_labs(), key=lambda name: not name.endswith("router"))
+    for name in names:
+        Namespace(name).destroy()
+    return names

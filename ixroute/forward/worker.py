@@ -1,0 +1,251 @@
+"""Dataplane and workers: Python owns them and their threads, C (worker.c) moves the packets.
+
+All `Any` arguments named after C structures are cffi pointers to them; what they point to must stay alive
+until the object here is closed. Nothing here logs, and no call but `Worker.stop` waits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ixroute._dataplane import ffi, lib
+from ixroute.forward.policers import DEFAULT_POLICERS, Policer
+from ixroute.forward.reasons import BY_NAME, REASONS
+from ixroute.tap.door import thread_setup
+
+PORT_UP = 1
+PORT_IP4_FORWARD = 2
+PORT_IP6_FORWARD = 4
+PORT_RPF_STRICT = 8
+PORT_RPF_LOOSE = 16
+PORT_SEND_REDIRECTS = 32
+PORT_ACCEPT_LOCAL = 64
+PORT_ROUTE_LOCALNET = 128
+PORT_KERNEL_ALL = 256
+PORT_RULES4 = 512
+PORT_RULES6 = 1024
+
+NEVER_SLEEP = 2**64 - 1
+
+FRAMES_BESIDE_RINGS = 2048
+"""Frames a worker's pool should have beyond what its queues' rings hold: for its lane to the kernel (up to
+1024 punted, 256 waiting for packets from the kernel, those on their way) and its bursts."""
+
+_PLAIN_CELLS = (
+    "rx_packets",
+    "rx_bytes",
+    "injected_packets",
+    "injected_bytes",
+    "sent_packets",
+    "tx_packets",
+    "tx_bytes",
+)
+_REASON_CELLS = ("punted", "dropped", "policed")
+_WORKER_CELLS = (
+    "polls",
+    "busy_polls",
+    "packets",
+    "busy_cycles",
+    "sleeps",
+    "rx_no_frame",
+    "heartbeat_ns",
+    "free_frames",
+)
+
+
+class Dataplane:
+    """What all workers share: ports as the kernel's interfaces are, policers, own addresses.
+
+    Any thread may call the setters while workers run; each store is one word.
+    """
+
+    def __init__(self, umem: Any, fib: Any, adjacencies: Any, n_ports: int, n_workers: int) -> None:
+        """Ports start down, policers at their defaults, and the reserved adjacencies get their reasons.
+
+        ValueError for numbers out of range (1..64 ports, 1..64 workers), MemoryError.
+        """
+        if not (1 <= n_ports <= lib.MAX_PORTS and 1 <= n_workers <= lib.MAX_WORKERS):
+            raise ValueError(f"{n_ports} ports, {n_workers} workers: 1..64 of each are possible")
+        self.c: Any = lib.dataplane_create(umem, fib, adjacencies, n_ports, n_workers)
+        if self.c == ffi.NULL:
+            raise MemoryError("dataplane")
+        self.n_ports = n_ports
+        self.n_workers = n_workers
+        self.set_policers(DEFAULT_POLICERS)
+
+    def set_port(self, port: int, mac: bytes, mtu: int, flags: int) -> None:
+        """The TAP's MAC (6 bytes), MTU (bytes of IP) and PORT_* flags. ValueError when out of range."""
+        if len(mac) != 6:
+            raise ValueError(f"a MAC has 6 bytes, not {len(mac)}")
+        _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
+
+    def set_vlans(self, port: int, vids: Iterable[int]) -> None:
+        """The VLAN ids (1..4094) that have a sub-interface on the port's TAP."""
+        vids = list(vids)
+        _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
+
+    def set_policer(self, reason: str, rate: int, burst: int) -> None:
+        """KeyError for an unknown reason, ValueError for one that is not punted or numbers out of range."""
+        policer = Policer(rate, burst)
+        number = BY_NAME[reason].number
+        _check(lib.dataplane_set_policer(self.c, number, policer.rate, policer.burst), f"policer {reason}")
+
+    def set_policers(self, policers: Mapping[str, Policer]) -> None:
+        """`set_policer` for each."""
+        for reason, policer in policers.items():
+            self.set_policer(reason, policer.rate, policer.burst)
+
+    def set_local4(self, addresses: Iterable[bytes]) -> None:
+        """All IPv4 addresses of the router, 4 bytes each in wire order (not only those of ports)."""
+        packed = b"".join(addresses)
+        buffer = ffi.from_buffer("uint32_t[]", packed)
+        _check(lib.dataplane_set_local4(self.c, buffer, len(packed) // 4), "own addresses")
+
+    def close(self) -> None:
+        """Frees it. The workers must be closed first."""
+        if self.c != ffi.NULL:
+            lib.dataplane_destroy(self.c)
+            self.c = ffi.NULL
+
+
+class Worker:
+    """One worker: its queues, its thread, its counters."""
+
+    def __init__(
+        self, dataplane: Dataplane, number: int, pool: Any, lane: Any, core: int | None = None
+    ) -> None:
+        """`number` 0..n_workers-1; `pool`: struct frame_pool; `lane`: struct tap_lane; `core` to pin to.
+
+        ValueError for a number out of range, MemoryError.
+        """
+        if not 0 <= number < dataplane.n_workers:
+            raise ValueError(f"worker {number} of {dataplane.n_workers}")
+        self.c: Any = lib.worker_create(dataplane.c, number, pool, lane)
+        if self.c == ffi.NULL:
+            raise MemoryError(f"worker {number}")
+        self.number = number
+        self.core = core
+        self._n_ports = dataplane.n_ports
+        self._thread: threading.Thread | None = None
+        self.pinned = False
+        """True once its thread runs on `core` alone."""
+
+    def add_queue(self, queue: Any) -> None:
+        """A struct queue it owns, before `start`. The first of each port is the one it sends by."""
+        if self._thread is not None:
+            raise RuntimeError("queues are added before the worker starts")
+        _check(lib.worker_add_queue(self.c, queue), f"queue of worker {self.number}")
+
+    def start(self, idle_ns: int = 50_000) -> None:
+        """Runs until `stop` in a thread of its own. idle_ns: how long to poll in vain before sleeping."""
+        if self._thread is not None:
+            raise RuntimeError(f"worker {self.number} runs already")
+        thread = threading.Thread(
+            target=self._run, args=(idle_ns,), name=f"ixroute-w{self.number}", daemon=True
+        )
+        self._thread = thread
+        thread.start()
+
+    def _run(self, idle_ns: int) -> None:
+        thread_setup(f"ixroute-w{self.number}")
+        if self.core is not None:
+            try:
+                os.sched_setaffinity(0, {self.core})
+                self.pinned = True
+            except OSError:
+                self.pinned = False  # A core outside our cpuset: forwarding elsewhere beats not forwarding.
+        lib.worker_run(self.c, idle_ns)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self, timeout: float = 2.0) -> bool:
+        """Asks it to end, waits at most `timeout` seconds. True when the thread has ended (or never ran)."""
+        if self._thread is None:
+            return True
+        lib.worker_stop(self.c)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def poll_once(self) -> int:
+        """One pass in the calling thread; how many packets it moved. Not while the thread runs."""
+        if self._thread is not None:
+            raise RuntimeError(f"worker {self.number} has a thread")
+        return int(lib.worker_poll_once(self.c))
+
+    def counters(self) -> dict[str, int]:
+        """struct worker_counters by field name."""
+        block = lib.worker_counters(self.c)
+        return {name: int(getattr(block, name)) for name in _WORKER_CELLS}
+
+    def port_counters(self, port: int) -> dict[str, Any]:
+        """struct port_counters by field name; punted, dropped, policed are dicts by reason without zeros."""
+        if not 0 <= port < self._n_ports:
+            raise ValueError(f"port {port} of {self._n_ports}")
+        block = lib.worker_port_counters(self.c, port)
+        out: dict[str, Any] = {name: int(getattr(block, name)) for name in _PLAIN_CELLS}
+        for name in _REASON_CELLS:
+            cells = ffi.unpack(getattr(block, name), lib.COUNTER_REASONS)
+            out[name] = {r.name: cells[r.number] for r in REASONS if cells[r.number]}
+        return out
+
+    def take_used(self, capacity: int) -> bytes:
+        """Adjacencies that forwarded a packet since the last call: index i is bit i % 8 of byte i // 8."""
+        used = ffi.new("uint8_t[]", (capacity + 7) // 8)
+        lib.worker_take_used(self.c, used, capacity)
+        return bytes(ffi.buffer(used))
+
+    def close(self) -> None:
+        """Takes its frames back from its lane and frees it. RuntimeError while its thread runs.
+
+        The door that serves its lane must have stopped: two threads would own the same end of a ring.
+        """
+        if self.alive:
+            raise RuntimeError(f"worker {self.number} still runs")
+        if self.c != ffi.NULL:
+            lib.worker_destroy(self.c)
+            self.c = ffi.NULL
+
+
+class CycleRate:
+    """How fast the counter behind `busy_cycles` runs: measured from this object's making until asked, since no
+    register tells it everywhere."""
+
+    def __init__(self) -> None:
+        self._cycles, self._ns = int(lib.worker_cycles_now()), time.monotonic_ns()
+
+    def hz(self) -> int:
+        """Cycles per second. The longer since the making, the more exact; at least 10 ms are waited for."""
+        while (elapsed := time.monotonic_ns() - self._ns) < 10_000_000:
+            time.sleep(0.01)
+        return (int(lib.worker_cycles_now()) - self._cycles) * 1_000_000_000 // elapsed
+
+
+def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds one `Worker.port_counters` to a sum of such (an empty dict at first); returns the sum."""
+    for name in _PLAIN_CELLS:
+        total[name] = total.get(name, 0) + one[name]
+    for name in _REASON_CELLS:
+        cells = total.setdefault(name, {})
+        for reason, count in one[name].items():
+            cells[reason] = cells.get(reason, 0) + count
+    return total
+
+
+def _check(result: int, what: str) -> None:
+    if result == -_EINVAL:
+        raise ValueError(f"{what}: out of range")
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+
+
+_EINVAL = 22

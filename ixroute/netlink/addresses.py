@@ -1,0 +1,67 @@
+"""Addresses of the router: only which IPv4 addresses are its own. What a packet to one of them does is a
+route's (table local) to say."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from ixroute.netlink import messages
+from ixroute.netlink.contract import FAMILY_IP4, FAMILY_IP6
+from ixroute.netlink.sockets import Message
+
+_FAMILIES: dict[int, tuple[int, int]] = {socket.AF_INET: (FAMILY_IP4, 4), socket.AF_INET6: (FAMILY_IP6, 16)}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    ifindex: int
+    family: int
+    address: bytes
+    length: int
+
+
+def parse(message: Message) -> Address | None:
+    """RTM_NEWADDR or RTM_DELADDR; None for other families. ValueError: malformed."""
+    if message.family not in _FAMILIES:
+        return None
+    family, size = _FAMILIES[message.family]
+    decoded = messages.decode(messages.AddressMessage, message.data)
+    # IFA_ADDRESS is the peer's on a point-to-point link; IPv6 without a peer has no IFA_LOCAL
+    address = bytes(decoded.get_attr("IFA_LOCAL") or decoded.get_attr("IFA_ADDRESS") or b"")
+    if len(address) != size:
+        raise ValueError(f"address of {len(address)} bytes")
+    return Address(decoded["index"], family, address, decoded["prefixlen"])
+
+
+def dump_request() -> tuple[int, bytes]:
+    return messages.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)
+
+
+class AddressTable:
+    def __init__(self) -> None:
+        self._addresses: set[Address] = set()
+
+    def add(self, address: Address) -> bool:
+        """True when it is new."""
+        known = address in self._addresses
+        self._addresses.add(address)
+        return not known
+
+    def remove(self, address: Address) -> bool:
+        known = address in self._addresses
+        self._addresses.discard(address)
+        return known
+
+    def replace(self, addresses: set[Address]) -> int:
+        """The whole table, from a dump. Returns how many entries differ."""
+        different = len(addresses ^ self._addresses)
+        self._addresses = addresses
+        return different
+
+    def remove_interface(self, ifindex: int) -> None:
+        self._addresses = {address for address in self._addresses if address.ifindex != ifindex}
+
+    def own_ip4(self) -> list[bytes]:
+        return sorted({address.address for address in self._addresses if address.family == FAMILY_IP4})

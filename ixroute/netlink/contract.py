@@ -1,0 +1,200 @@
+"""What the mirror needs of others, and what it tells them.
+
+The router gives the mirror a RIB, a route stream and the adjacency table, and a `Sink` for everything that is
+not a route: what each port may do, link changes, VLANs, own addresses. All calls into a `Sink` come from the
+mirror's thread, with the mirror's lock held: they must be short and must not call back into the mirror.
+
+Addresses are bytes in wire order (4 or 16), MACs 6 bytes, families 4 and 6 (not AF_INET*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+FAMILY_IP4 = 4
+FAMILY_IP6 = 6
+
+NO_MAC = bytes(6)
+
+
+class NextHopLike(Protocol):
+    """One leg of a path (ixroute.fib.rib.NextHop)."""
+
+    @property
+    def ifindex(self) -> int: ...
+    @property
+    def gateway(self) -> bytes | None: ...  # 4 or 16 bytes whatever the route's family, None: on the link
+    @property
+    def weight(self) -> int: ...
+    @property
+    def onlink(self) -> bool: ...
+
+
+class PathLike(Protocol):
+    """A set of next hops (ixroute.fib.rib.Path)."""
+
+    @property
+    def family(self) -> int: ...
+    @property
+    def type(self) -> int: ...  # RTN_*
+    @property
+    def kernel_only(self) -> bool: ...
+    @property
+    def nhid(self) -> int: ...
+    @property
+    def mtu(self) -> int: ...
+    @property
+    def legs(self) -> Sequence[NextHopLike]: ...
+
+
+class RibLike(Protocol):
+    """What the mirror asks of ixroute.fib.rib.Rib."""
+
+    def dump_begin(self, family: int) -> None: ...
+    def dump_end(self, family: int) -> int: ...
+    def dump_abort(self, family: int) -> None: ...
+    def neighbour_add(self, addr: bytes, ifindex: int) -> None: ...
+    def neighbour_remove(self, addr: bytes, ifindex: int) -> bool: ...
+    def settle(self) -> None: ...
+    def take_new_paths(self) -> list[int]: ...
+    def path(self, path_id: int) -> PathLike | None: ...
+    def path_routes(self, path_id: int) -> int: ...
+    def stats(self) -> Any: ...  # plain numbers: routes4, routes6, paths, …
+
+
+class StreamLike(Protocol):
+    """What the mirror asks of ixroute.netlink.route_stream.RouteStream."""
+
+    def receive(self, fd: int, max: int = ...) -> int: ...  # noqa: A002 (OSError ENOBUFS: overrun)
+    def receive_dump(self, fd: int, timeout_ms: int) -> None: ...  # OSError: it failed (EINTR: do it again)
+    def stats(self) -> Any: ...  # plain numbers: datagrams, messages, malformed, …
+
+
+class AdjacenciesLike(Protocol):
+    """What the mirror asks of ixroute.fib.adjacency.AdjacencyTable."""
+
+    def set(
+        self, index: int, *, mac: bytes = ..., port: int = ..., action: int = ..., mtu: int = ...
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Numbers of the actions an adjacency can have: forward/reasons.h, which this room must not know."""
+
+    no_route: int
+    local_route: int
+    broadcast: int
+    multicast: int
+    blackhole_route: int
+    reject_route: int
+    external_route: int
+    unresolved_neigh: int
+    multipath_route: int
+    forward: int = 0
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port and the name of its TAP. The TAP is found by name, then followed by its index through
+    renames."""
+
+    index: int
+    tap: str
+
+
+@dataclass(frozen=True)
+class PortState:
+    """What the kernel's interface says a port may do. Everything False/0: the TAP is not there."""
+
+    up: bool = False
+    ip4_forward: bool = False
+    ip6_forward: bool = False
+    rpf: int = 0  # 0 none, 1 strict, 2 loose: max(all, interface)
+    send_redirects: bool = False
+    accept_local: bool = False
+    route_localnet: bool = False
+    kernel_all: bool = False  # the TAP has a master, or something other than VLANs stacked on it
+    rules4: bool = False
+    rules6: bool = False
+    mac: bytes = NO_MAC
+    mtu: int = 0
+
+
+@dataclass(frozen=True)
+class TapState:
+    """A TAP as the kernel has it, for the port to follow. present False: somebody deleted it."""
+
+    present: bool
+    ifindex: int
+    name: str
+    up: bool
+    carrier: bool
+    mtu: int
+    mac: bytes
+    promisc: bool
+    allmulti: bool
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """An interface the router asked to watch (`watch=`): the wire under an AF_XDP port."""
+
+    present: bool
+    ifindex: int
+    name: str
+    up: bool
+    carrier: bool
+    mtu: int
+    mac: bytes
+
+
+class Sink(Protocol):
+    """The router's ear. An exception from any of these is logged and counted, and ends nothing."""
+
+    def set_port(self, port: int, state: PortState) -> None:
+        """The port's TAP changed in something packets depend on. Called once for each port at the start."""
+
+    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+        """The VLAN ids (802.1Q) that have a sub-interface on the port's TAP."""
+
+    def set_local4(self, addresses: Sequence[bytes]) -> None:
+        """All IPv4 addresses of all interfaces of this namespace, 4 bytes each, sorted."""
+
+    def on_tap(self, port: int, tap: TapState) -> None:
+        """The TAP came, went, or changed: MTU, MAC, up, promiscuity belong to the port too."""
+
+    def on_link(self, link: LinkState) -> None:
+        """A watched interface came, went or changed."""
+
+    def take_used(self) -> bytes:
+        """Bitmap of adjacency indexes (bit i%8 of byte i//8) that forwarded since the last call; b"" if
+        unknown."""
+
+
+@dataclass(frozen=True)
+class NeighbourView:
+    """A line of `show neighbors`."""
+
+    port: int | None  # None: not a port's TAP
+    interface: str
+    address: str
+    mac: str  # "" when it has none
+    state: str  # "reachable", "stale", …
+    managed: bool  # the kernel keeps it resolved
+    router: bool
+
+
+@dataclass(frozen=True)
+class AdjacencyView:
+    """A line of `show adjacencies`."""
+
+    index: int
+    action: int
+    port: int
+    mac: str
+    mtu: int
+    routes: int
+    text: str  # "via 10.0.0.1 dev lan"

@@ -1,0 +1,103 @@
+"""Next hops and neighbours in words, as `ip` writes them."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ixroute.netlink.contract import NO_MAC, AdjacencyView, NeighbourView, RibLike
+from ixroute.netlink.neighbours import NTF_ROUTER
+from ixroute.netlink.paths import Known, PathIndex
+from ixroute.netlink.resolve import (
+    BLACKHOLE,
+    BROADCAST,
+    LOCAL,
+    MULTICAST,
+    PROHIBIT,
+    THROW,
+    UNICAST,
+    UNREACHABLE,
+    Leg,
+    Tables,
+)
+
+_RESERVED = ("no route", "local", "broadcast", "multicast", "blackhole", "unreachable", "kernel", "reserved")
+_TYPES = {
+    LOCAL: "local",
+    BROADCAST: "broadcast",
+    MULTICAST: "multicast",
+    BLACKHOLE: "blackhole",
+    UNREACHABLE: "unreachable",
+    PROHIBIT: "prohibit",
+    THROW: "throw",
+}
+
+
+def mac_text(mac: bytes) -> str:
+    """ "" for a MAC that is not known."""
+    return "" if mac == NO_MAC else mac.hex(":")
+
+
+def describe_path(index: int, known: Known | None, tables: Tables) -> str:
+    if index < len(_RESERVED):
+        return _RESERVED[index]
+    if known is None:
+        return "unused"
+    path, route = known.path, known.route
+    words = [f"nhid {path.nhid}"] if path.nhid else []
+    if path.type != UNICAST:
+        words.append(_TYPES.get(path.type, f"type {path.type}"))
+    elif path.kernel_only:
+        words.append("kernel only")
+    elif not route.legs:
+        words.append("nexthop object that only the kernel follows" if path.nhid else "no next hop")
+    words += _legs(route.legs, tables)
+    if path.mtu:
+        words.append(f"mtu {path.mtu}")
+    return " ".join(words)
+
+
+def _legs(legs: tuple[Leg, ...], tables: Tables) -> list[str]:
+    prefix = "nexthop " if len(legs) > 1 else ""
+    return [prefix + _leg(leg, tables) for leg in legs]
+
+
+def _leg(leg: Leg, tables: Tables) -> str:
+    via = f"via {ipaddress.ip_address(leg.gateway)} " if leg.gateway else ""
+    return f"{via}dev {tables.links.name(leg.ifindex)}"
+
+
+def neighbour_views(tables: Tables) -> list[NeighbourView]:
+    neighbours = sorted(tables.neighbours, key=lambda n: (tables.links.name(n.ifindex), n.family, n.address))
+    return [
+        NeighbourView(
+            port=tables.ports.get(neighbour.ifindex),
+            interface=tables.links.name(neighbour.ifindex),
+            address=str(ipaddress.ip_address(neighbour.address)),
+            mac=mac_text(neighbour.mac),
+            state=neighbour.state_name,
+            managed=neighbour.managed,
+            router=bool(neighbour.flags & NTF_ROUTER),
+        )
+        for neighbour in neighbours
+    ]
+
+
+def path_views(paths: PathIndex, tables: Tables, rib: RibLike) -> list[AdjacencyView]:
+    views = []
+    for index in sorted(paths.ids()):
+        known = paths.get(index)
+        routes = rib.path_routes(index)
+        if known is None or routes == 0:
+            continue
+        views.append(
+            AdjacencyView(
+                index=index,
+                action=known.adjacency.action,
+                port=known.adjacency.port,
+                mac=mac_text(known.adjacency.mac),
+                mtu=known.adjacency.mtu,
+                routes=routes,
+                text=describe_path(index, known, tables),
+            )
+        )
+    return views

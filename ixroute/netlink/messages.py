@@ -1,0 +1,134 @@
+"""Decoders of the messages that are read, as pyroute2 classes.
+
+pyroute2's own classes decode every attribute of a message; these name the few that count, keep addresses as
+bytes, and add what pyroute2 0.9 lacks (nexthop objects, IFLA_ALLMULTI).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from pyroute2.netlink import nla, nlmsg
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_GETROUTE = 26
+RTM_NEWNEIGH = 28
+RTM_DELNEIGH = 29
+RTM_GETNEIGH = 30
+RTM_NEWRULE = 32
+RTM_DELRULE = 33
+RTM_GETRULE = 34
+RTM_NEWNETCONF = 80
+RTM_DELNETCONF = 81
+RTM_NEWNEXTHOP = 104
+RTM_DELNEXTHOP = 105
+RTM_GETNEXTHOP = 106
+
+
+class LinkMessage(nlmsg):  # type: ignore[misc]
+    """struct ifinfomsg { u8 family; u8 pad; u16 type; int index; u32 flags; u32 change; }"""
+
+    prefix = "IFLA_"
+    fields = (
+        ("family", "B"),
+        ("pad", "B"),
+        ("ifi_type", "H"),
+        ("index", "i"),
+        ("flags", "I"),
+        ("change", "I"),
+    )
+    nla_map = (
+        (1, "IFLA_ADDRESS", "cdata"),
+        (3, "IFLA_IFNAME", "asciiz"),
+        (4, "IFLA_MTU", "uint32"),
+        (5, "IFLA_LINK", "uint32"),
+        (10, "IFLA_MASTER", "uint32"),
+        (18, "IFLA_LINKINFO", "linkinfo"),
+        (30, "IFLA_PROMISCUITY", "uint32"),
+        (33, "IFLA_CARRIER", "uint8"),
+        (37, "IFLA_LINK_NETNSID", "int32"),
+        (61, "IFLA_ALLMULTI", "uint32"),
+    )
+
+    class linkinfo(nla):  # type: ignore[misc] # noqa: N801 (pyroute2 finds it by this name)
+        prefix = "IFLA_"
+        nla_map = ((1, "IFLA_INFO_KIND", "asciiz"), (2, "IFLA_INFO_DATA", "cdata"))
+
+
+class AddressMessage(nlmsg):  # type: ignore[misc]
+    """struct ifaddrmsg { u8 family; u8 prefixlen; u8 flags; u8 scope; u32 index; }"""
+
+    prefix = "IFA_"
+    fields = (("family", "B"), ("prefixlen", "B"), ("flags", "B"), ("scope", "B"), ("index", "I"))
+    nla_map = ((1, "IFA_ADDRESS", "cdata"), (2, "IFA_LOCAL", "cdata"))
+
+
+class NeighbourMessage(nlmsg):  # type: ignore[misc]
+    """struct ndmsg { u8 family; u8 pad[3]; int ifindex; u16 state; u8 flags; u8 type; }"""
+
+    prefix = "NDA_"
+    fields = (
+        ("family", "B"),
+        ("__pad", "3x"),
+        ("ifindex", "i"),
+        ("state", "H"),
+        ("flags", "B"),
+        ("ndm_type", "B"),
+    )
+    nla_map = ((1, "NDA_DST", "cdata"), (2, "NDA_LLADDR", "cdata"), (15, "NDA_FLAGS_EXT", "uint32"))
+
+
+class NextHopMessage(nlmsg):  # type: ignore[misc]
+    """struct nhmsg { u8 family; u8 scope; u8 protocol; u8 resvd; u32 flags; } (linux/nexthop.h)"""
+
+    prefix = "NHA_"
+    fields = (("family", "B"), ("scope", "B"), ("protocol", "B"), ("resvd", "B"), ("flags", "I"))
+    nla_map = (
+        (1, "NHA_ID", "uint32"),
+        (2, "NHA_GROUP", "cdata"),
+        (3, "NHA_GROUP_TYPE", "uint16"),
+        (4, "NHA_BLACKHOLE", "flag"),
+        (5, "NHA_OIF", "uint32"),
+        (6, "NHA_GATEWAY", "cdata"),
+        (7, "NHA_ENCAP_TYPE", "uint16"),
+        (11, "NHA_FDB", "flag"),
+    )
+
+
+RuleMessage = fibmsg
+
+
+def decode(message_class: Any, data: bytes) -> Any:
+    """The decoded message. ValueError for bytes that are no such message, whatever pyroute2 makes of them."""
+    message = message_class(data)
+    try:
+        message.decode()
+    except Exception as error:  # pyroute2 raises struct.error, KeyError, its own …
+        raise ValueError(f"{message_class.__name__}: {error}") from error
+    return message
+
+
+def names(message: Any) -> frozenset[str]:
+    """Names of the attributes a message carries."""
+    return frozenset(attribute[0] for attribute in message["attrs"])
+
+
+def attribute(data: bytes, wanted: int) -> bytes | None:
+    """Payload of an attribute in a flat list of them (struct nlattr { u16 length; u16 type; }), None without
+    it."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4 or offset + length > len(data):
+            return None
+        if kind & 0x3FFF == wanted:
+            return data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return None

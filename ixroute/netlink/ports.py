@@ -1,0 +1,94 @@
+"""What the router is told of ports, worked out from the tables, and told only when it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ixroute.netlink.contract import NO_MAC, LinkState, Port, PortState, Sink, TapState
+from ixroute.netlink.links import Link
+from ixroute.netlink.resolve import Tables
+from ixroute.netlink.sysctls import InterfaceSysctls
+
+Tell = Callable[..., None]
+"""tell(callback, *arguments): calls it, and survives what it raises."""
+
+
+def port_state(link: Link | None, tables: Tables, rules4: bool, rules6: bool) -> PortState:
+    """link: the port's TAP, None when it is not there."""
+    if link is None:
+        return PortState()
+    sysctls = tables.sysctls.get(link.index, InterfaceSysctls())
+    stacked = tables.links.stacked_on(link.index)
+    return PortState(
+        up=link.up,
+        ip4_forward=sysctls.ip4_forward,
+        ip6_forward=sysctls.ip6_forward,
+        rpf=min(max(sysctls.rp_filter, 0), 2),
+        send_redirects=sysctls.send_redirects,
+        accept_local=sysctls.accept_local,
+        route_localnet=sysctls.route_localnet,
+        kernel_all=bool(link.master) or any(other.takes_frames for other in stacked),
+        rules4=rules4,
+        rules6=rules6,
+        mac=link.mac,
+        mtu=link.mtu,
+    )
+
+
+def vlans_of(link: Link | None, tables: Tables) -> frozenset[int]:
+    if link is None:
+        return frozenset()
+    return frozenset(other.vlan_id for other in tables.links.stacked_on(link.index) if other.is_vlan)
+
+
+def tap_state(link: Link | None, port: Port) -> TapState:
+    if link is None:
+        return TapState(False, 0, port.tap, False, False, 0, NO_MAC, False, False)
+    return TapState(
+        True, link.index, link.name, link.up, link.carrier, link.mtu, link.mac, link.promisc, link.allmulti
+    )
+
+
+def link_state(link: Link | None, name: str) -> LinkState:
+    if link is None:
+        return LinkState(False, 0, name, False, False, 0, NO_MAC)
+    return LinkState(True, link.index, link.name, link.up, link.carrier, link.mtu, link.mac)
+
+
+class Announcer:
+    """Remembers what the sink was told last."""
+
+    def __init__(self, ports: Sequence[Port], watch: Sequence[str], sink: Sink, tell: Tell) -> None:
+        self._ports = ports
+        self._watch = watch
+        self._sink = sink
+        self._tell = tell
+        self._told: dict[tuple[str, int | str], object] = {}
+        self._rules = (False, False)
+
+    def set_rules(self, rules4: bool, rules6: bool) -> None:
+        self._rules = (rules4, rules6)
+
+    def announce(self, tables: Tables, own_ip4: list[bytes]) -> None:
+        """Tells what differs from last time: state before addresses before what the port itself must
+        follow."""
+        taps = {port: index for index, port in tables.ports.items()}
+        for port in self._ports:
+            link = tables.links.get(taps.get(port.index, 0))
+            state = port_state(link, tables, *self._rules)
+            self._changed("port", port.index, state, self._sink.set_port)
+            self._changed("vlans", port.index, vlans_of(link, tables), self._sink.set_vlans)
+            self._changed("tap", port.index, tap_state(link, port), self._sink.on_tap)
+        if self._told.get(("local4", "")) != own_ip4:
+            self._told["local4", ""] = own_ip4
+            self._tell(self._sink.set_local4, own_ip4)
+        for name in self._watch:
+            link_now = link_state(tables.links.by_name(name), name)
+            if self._told.get(("link", name)) != link_now:
+                self._told["link", name] = link_now
+                self._tell(self._sink.on_link, link_now)
+
+    def _changed(self, what: str, port: int, value: object, callback: Callable[..., None]) -> None:
+        if self._told.get((what, port)) != value:
+            self._told[what, port] = value
+            self._tell(callback, port, value)

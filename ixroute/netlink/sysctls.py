@@ -1,0 +1,60 @@
+"""Per-interface sysctls that decide what a port may forward. The kernel announces some of them
+(RTM_NEWNETCONF), the rest nobody: so they are read again every second and after each announcement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path("/proc/sys/net")
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceSysctls:
+    """Effective values: combined with conf/all the way include/linux/inetdevice.h does."""
+
+    ip4_forward: bool = False
+    ip6_forward: bool = False
+    rp_filter: int = 0
+    send_redirects: bool = False
+    accept_local: bool = False
+    route_localnet: bool = False
+    ignore_linkdown4: bool = False
+    ignore_linkdown6: bool = False
+    mtu6: int = 0  # what IPv6 may send (a router advertisement can lower it), 0: not known
+
+
+def read(interface: str, root: Path = _ROOT) -> InterfaceSysctls:
+    """An interface that is gone, or has no IPv4 or IPv6, has zeros."""
+    ip4, all4 = root / "ipv4/conf" / interface, root / "ipv4/conf/all"
+    ip6, all6 = root / "ipv6/conf" / interface, root / "ipv6/conf/all"
+    return InterfaceSysctls(
+        ip4_forward=_int(ip4 / "forwarding") > 0,
+        ip6_forward=_ip6_forward(ip6, all6),
+        rp_filter=max(_int(ip4 / "rp_filter"), _int(all4 / "rp_filter")),
+        send_redirects=_either(ip4, all4, "send_redirects"),
+        accept_local=_either(ip4, all4, "accept_local"),
+        route_localnet=_either(ip4, all4, "route_localnet"),
+        ignore_linkdown4=_int(ip4 / "ignore_routes_with_linkdown") > 0,
+        ignore_linkdown6=_int(ip6 / "ignore_routes_with_linkdown") > 0,
+        mtu6=max(_int(ip6 / "mtu"), 0),
+    )
+
+
+def _ip6_forward(interface: Path, everything: Path) -> bool:
+    """ip6_forward() asks conf/all, or the interface's force_forwarding (Linux 6.17); the interface's own
+    `forwarding` only says whether it behaves as a host or a router to its neighbours."""
+    if not interface.is_dir() or _int(interface / "disable_ipv6") > 0:
+        return False
+    return _int(everything / "forwarding") > 0 or _int(interface / "force_forwarding") > 0
+
+
+def _either(interface: Path, everything: Path, name: str) -> bool:
+    return _int(interface / name) > 0 or _int(everything / name) > 0
+
+
+def _int(path: Path) -> int:
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,144 @@
+"""A TAP and its port, kept equal: what the kernel's interface says goes to the dataplane and to the card; what the
+card says of its wire goes to the TAP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from ixroute.driver.port import Link, Port, PortError
+from ixroute.forward import worker as flags
+from ixroute.forward.worker import Dataplane, Worker
+from ixroute.netlink.contract import LinkState, PortState, TapState
+from ixroute.tap.tap import Tap
+
+log = logging.getLogger(__name__)
+
+RPF_FLAGS = {0: 0, 1: flags.PORT_RPF_STRICT, 2: flags.PORT_RPF_LOOSE}
+
+
+def port_flags(state: PortState) -> int:
+    """PortState as the PORT_* bits that workers read."""
+    bits = {
+        flags.PORT_UP: state.up,
+        flags.PORT_IP4_FORWARD: state.ip4_forward,
+        flags.PORT_IP6_FORWARD: state.ip6_forward,
+        flags.PORT_SEND_REDIRECTS: state.send_redirects,
+        flags.PORT_ACCEPT_LOCAL: state.accept_local,
+        flags.PORT_ROUTE_LOCALNET: state.route_localnet,
+        flags.PORT_KERNEL_ALL: state.kernel_all,
+        flags.PORT_RULES4: state.rules4,
+        flags.PORT_RULES6: state.rules6,
+    }
+    return sum(bit for bit, on in bits.items() if on) | RPF_FLAGS[state.rpf]
+
+
+class Pairs:
+    """Every port with its TAP. The methods of netlink.contract.Sink run in the mirror's thread: stores to the dataplane
+    are made there and then; what needs system calls on a card is posted to the main thread."""
+
+    def __init__(
+        self,
+        ports: Sequence[Port],
+        taps: Sequence[Tap],
+        dataplane: Dataplane,
+        workers: Sequence[Worker],
+        capacity: int,
+        post: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._ports = ports
+        self._taps = taps
+        self._dataplane = dataplane
+        self._workers = workers
+        self._capacity = capacity
+        self._post = post
+        self._links: dict[int, Link] = {}
+        self._states: dict[int, PortState] = {}
+
+    def is_up(self, port: int) -> bool:
+        """Whether the TAP is IFF_UP, as the mirror last heard."""
+        return port in self._states and self._states[port].up
+
+    def link(self, port: int) -> Link:
+        """The wire, as last looked at."""
+        return self._links.get(port, Link(up=False))
+
+    def set_port(self, port: int, state: PortState) -> None:
+        self._states[port] = state
+        self._dataplane.set_port(port, state.mac, state.mtu, port_flags(state))
+
+    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+        self._dataplane.set_vlans(port, vids)
+
+    def set_local4(self, addresses: Sequence[bytes]) -> None:
+        self._dataplane.set_local4(addresses)
+
+    def on_tap(self, port: int, tap: TapState) -> None:
+        self._post(lambda: follow_tap(self._ports[port], self._taps[port], tap))
+
+    def on_link(self, link: LinkState) -> None:
+        self._post(self.follow_links)
+
+    def take_used(self) -> bytes:
+        used = 0
+        for worker in self._workers:
+            used |= int.from_bytes(worker.take_used(self._capacity), "little")
+        return used.to_bytes((self._capacity + 7) // 8, "little")
+
+    def follow_links(self) -> None:
+        """Each TAP gets its wire's carrier and speed. The main thread's, at every tick and when the kernel says that
+        something changed."""
+        for port, tap in zip(self._ports, self._taps, strict=True):
+            try:
+                link = port.link()
+            except PortError as error:
+                log.debug("%s", error)
+                link = Link(up=False)
+            if link != self._links.get(port.index):
+                self._set_link(port, tap, link)
+
+    def _set_link(self, port: Port, tap: Tap, link: Link) -> None:
+        try:
+            tap.set_carrier(link.up)
+            if link.up and link.speed_mbps:
+                tap.set_speed(link.speed_mbps, link.duplex != "half")
+        except OSError as error:  # the TAP was deleted, which the mirror tells; or it takes no speed
+            log.debug("%s: carrier or speed of the TAP: %s", port.name, error)
+        self._links[port.index] = link
+        log.info("%s: link %s", port.name, _said(link))
+
+
+def _said(link: Link) -> str:
+    if not link.up:
+        return "down"
+    return f"up, {link.speed_mbps} Mbit/s" if link.speed_mbps else "up"
+
+
+def follow_tap(port: Port, tap: Tap, state: TapState) -> None:
+    """The card gets what somebody set on the TAP. What the card refuses is set back on the TAP, so that the two
+    never differ, and said."""
+    if not state.present:
+        log.error(
+            "%s: the interface was deleted; packets for it go nowhere until the router starts anew", port.name
+        )
+        return
+    try:
+        if state.mtu != port.mtu:
+            port.set_mtu(state.mtu)
+            log.info("%s: MTU %d", port.name, state.mtu)
+    except PortError as error:
+        log.error("%s: the interface goes back to MTU %d", error, port.mtu)
+        tap.set_mtu(port.mtu)
+    try:
+        if state.mac != port.mac:
+            port.set_mac(state.mac)
+            log.info("%s: MAC %s", port.name, state.mac.hex(":"))
+    except PortError as error:
+        log.error("%s: the interface goes back to MAC %s", error, port.mac.hex(":"))
+        tap.set_mac(port.mac)
+    try:
+        port.set_promiscuous(state.promisc)
+        port.set_allmulticast(state.allmulti)
+    except PortError as error:
+        log.error("%s", error)

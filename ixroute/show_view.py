@@ -1,0 +1,120 @@
+"""`ixroute show` as text: a table for each kind of thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ixroute.present import Style, count, plain_table
+from ixroute.schema import Adjacency, Leg, Neighbor, Port, Route, WorkerStats
+from ixroute.stats_view import link_word
+
+
+def legs_text(legs: Iterable[Leg]) -> str:
+    """Next hops in one line, in ip's words."""
+    words = []
+    for leg in legs:
+        via = f"via {leg['gateway']} " if leg["gateway"] else ""
+        weight = f" weight {leg['weight']}" if leg["weight"] > 1 else ""
+        words.append(f"{via}dev {leg['dev']}{weight}")
+    return ", ".join(words) or "-"
+
+
+_TABLES = {253: "default", 254: "main", 255: "local"}
+_PROTOCOLS = {  # rtnetlink.h, RTPROT_*
+    1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
+    186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp", 196: "zstatic",
+}  # fmt: skip
+
+
+def table_name(number: int) -> str:
+    """As ip names it."""
+    return _TABLES.get(number, str(number))
+
+
+def protocol_name(number: int) -> str:
+    """As ip names it."""
+    return _PROTOCOLS.get(number, str(number))
+
+
+def _route_lines(routes: Iterable[Route], style: Style) -> list[str]:
+    head = ["", "PREFIX", "TYPE", "NEXT HOP", "TABLE", "METRIC", "PROTOCOL", "ADJACENCY"]
+    return plain_table(head, [_route_row(route) for route in routes], style)
+
+
+def _route_row(route: Route) -> list[str]:
+    tos = f" tos {route['tos']:#x}" if route["tos"] else ""
+    nhid = f"nhid {route['nhid']} " if route["nhid"] else ""
+    return [
+        "*" if route["best"] else " ",
+        route["prefix"] + tos,
+        route["type"],
+        nhid + legs_text(route["legs"]),
+        table_name(route["table"]),
+        str(route["metric"]),
+        protocol_name(route["protocol"]),
+        str(route["adjacency"]),
+    ]
+
+
+def _port_lines(ports: Iterable[Port], style: Style) -> list[str]:
+    head = ["PORT", "INDEX", "DEVICE", "LINK", "MTU", "MAC", "QUEUES", "MODE"]
+    rows = []
+    for port in ports:
+        mode = port["mode"] + (", zero copy" if port["zero_copy"] else "")
+        words = [
+            port["name"],
+            port["index"],
+            port["spec"],
+            link_word(port),
+            port["mtu"],
+            port["mac"],
+            port["queues"],
+            mode,
+        ]
+        rows.append([str(word) for word in words])
+    return plain_table(head, rows, style)
+
+
+def _neighbor_lines(neighbors: Iterable[Neighbor], style: Style) -> list[str]:
+    head = ["ADDRESS", "PORT", "MAC", "STATE", "KEPT BY"]
+    rows = [
+        [n["address"], n["dev"], n["mac"] or "-", n["state"], "kernel (managed)" if n["managed"] else "-"]
+        for n in neighbors
+    ]
+    return plain_table(head, rows, style)
+
+
+def _adjacency_lines(adjacencies: Iterable[Adjacency], style: Style) -> list[str]:
+    head = ["INDEX", "ACTION", "PORT", "MAC", "MTU", "ROUTES", "NEXT HOP"]
+    rows = []
+    for a in adjacencies:
+        words = [
+            a["index"],
+            a["action"],
+            a["port"] or "-",
+            a["mac"] or "-",
+            a["mtu"] or "-",
+            a["routes"],
+            legs_text(a["legs"]),
+        ]
+        rows.append([str(word) for word in words])
+    return plain_table(head, rows, style)
+
+
+def _worker_lines(workers: Iterable[WorkerStats], style: Style) -> list[str]:
+    head = ["WORKER", "CORE", "PACKETS", "PASSES", "BUSY PASSES", "SLEEPS", "FREE FRAMES", "NO FRAME"]
+    rows = []
+    for w in workers:
+        numbers = [w["packets"], w["polls"], w["busy_polls"], w["sleeps"], w["free_frames"], w["rx_no_frame"]]
+        core = str(w["core"]) if w["core"] >= 0 else "any"
+        rows.append([str(w["number"]), core, *map(count, numbers)])
+    return plain_table(head, rows, style)
+
+
+TABLES: dict[str, Callable[..., list[str]]] = {
+    "ports": _port_lines,
+    "routes": _route_lines,
+    "neighbors": _neighbor_lines,
+    "adjacencies": _adjacency_lines,
+    "workers": _worker_lines,
+}

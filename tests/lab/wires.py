@@ -1,0 +1,216 @@
+"""Listening and sending on a host's end of a cable, below its IP stack."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from ixroute.demo.netns import Namespace
+from ixroute.demo.topology import Lab
+from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
+from lab.packets import ETH_IP4, ETH_IP6, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
+
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4
+SO_RCVBUFFORCE = 33
+
+
+class Wire:
+    """The cable of one host. Frames it sends go to the router; frames it hears came from the router."""
+
+    def __init__(self, namespace: Namespace, interface: str = "eth0") -> None:
+        self.socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: hears nothing yet
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        self.socket.bind((interface, ETH_P_ALL))
+        self.socket.setblocking(False)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, frame: bytes) -> None:
+        self.socket.send(frame)
+
+    def take(self) -> list[bytes]:
+        """All frames heard so far. An interface that went down ends the list, as an empty queue does."""
+        frames = []
+        with contextlib.suppress(OSError):
+            while True:
+                frame, sender = self.socket.recvfrom(65536)
+                if sender[2] != PACKET_OUTGOING:
+                    frames.append(frame)
+        return frames
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is a frame to take, within `seconds`."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
+
+class Flood:
+    """One frame after another, at most `rate` a second, until the end of the block."""
+
+    def __init__(self, wire: Wire, frames: Iterable[bytes], rate: int) -> None:
+        self.sent = 0
+        self._wire = wire
+        self._frames = list(frames)
+        self._rate = rate
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="flood")
+
+    def __enter__(self) -> Flood:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        began = time.monotonic()
+        while not self._ended.is_set():
+            due = int((time.monotonic() - began) * self._rate) + 1
+            while self.sent < due and not self._ended.is_set():
+                try:
+                    self._wire.send(self._frames[self.sent % len(self._frames)])
+                except (BlockingIOError, OSError):  # the device's queue is full: let it drain
+                    break
+                self.sent += 1
+            time.sleep(0.001)
+
+
+class Stage:
+    """A router with mute hosts, its tables and neighbours set, on which frames are played one by one."""
+
+    PATIENCE_S = 2.0
+    QUIET_S = 0.004
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.wires = {link.port: Wire(lab.hosts[link.host]) for link in lab.links}
+        self._marks = 0
+
+    def close(self) -> None:
+        for wire in self.wires.values():
+            wire.close()
+
+    def furnish(self) -> None:
+        """Addresses, routes, neighbours and sysctls of lab.frames."""
+        self.lab.address_router()
+        for key, value in ROUTER_SYSCTLS.items():
+            self.lab.router.sysctl(key, value)
+        for command in ROUTER_TABLES:
+            self.lab.router.ip(command.format(**self.lab.interfaces))
+
+    def settle(self, seconds: float = 1.5) -> None:
+        """Lets what the kernel says by itself of new addresses pass by."""
+        time.sleep(seconds)
+        for wire in self.wires.values():
+            wire.take()
+
+    def play(self, case: Case, mark: int = 4) -> dict[str, Counter[bytes]]:
+        """Sends the frame; what left the router because of it, by port, normalised.
+        mark: IP version of the packet that is sent behind it."""
+        for wire in self.wires.values():
+            wire.take()
+        self.wires[case.port].send(case.frame)
+        return self._until_mark(case.port, mark)
+
+    def listen(self, cases: Iterable[Case], seconds: float) -> dict[str, set[bytes]]:
+        """Sends all these frames; the different frames that left the router within `seconds`, by port."""
+        for case in cases:
+            self.wires[case.port].send(case.frame)
+        time.sleep(seconds)
+        return {port: set(normalised(wire.take())) for port, wire in self.wires.items()}
+
+    def _until_mark(self, port: str, version: int) -> dict[str, Counter[bytes]]:
+        """Everything heard until a packet that takes the slow path behind the frame has come out too."""
+        self._marks += 1
+        there, mark = self._mark(port, version)
+        self.wires[port].send(mark)
+        heard: dict[str, list[bytes]] = {name: [] for name in self.wires}
+        deadline = time.monotonic() + self.PATIENCE_S
+        marked = False
+        while not marked and time.monotonic() < deadline:
+            self.wires[there].wait(0.05)
+            heard[there] += self.wires[there].take()
+            marked = any(is_mark(frame, self._marks) for frame in heard[there])
+        if not marked:
+            raise AssertionError(
+                f"the router did not forward the mark behind the frame in {self.PATIENCE_S} s"
+            )
+        quiet_from = time.monotonic()
+        while time.monotonic() - quiet_from < self.QUIET_S:
+            ready = select.select([wire.socket for wire in self.wires.values()], [], [], self.QUIET_S)[0]
+            if ready:
+                quiet_from = time.monotonic()
+            for name, wire in self.wires.items():
+                heard[name] += wire.take()
+        return {name: Counter(normalised(frames)) for name, frames in heard.items()}
+
+    def _mark(self, port: str, version: int) -> tuple[str, bytes]:
+        """(port it comes out by, frame). An option sends it the slow way, in order behind the frame."""
+        data = MARK + struct.pack("!I", self._marks)
+        lan = port == "lan"
+        if version == 4:
+            src, dst = ("10.9.255.1", "10.0.2.2") if lan else ("10.0.2.2", "10.9.255.1")
+            packet = ip4(src, dst, udp(src, dst, data), options=bytes.fromhex("01010100"))
+        else:
+            src, dst = ("fd09::ff:1", "fd00:2::2") if lan else ("fd00:2::2", "fd09::ff:1")
+            options = extension(UDP, bytes.fromhex("010400000000"))
+            packet = ip6(src, dst, options + udp(src, dst, data), proto=HOP_BY_HOP)
+        mac, kind = ROUTER_LAN if lan else ROUTER_WAN, ETH_IP4 if version == 4 else ETH_IP6
+        return ("wan" if lan else "lan"), ethernet(mac, "02:00:00:00:09:09", kind, packet)
+
+
+MARK = b"mark behind the frame "
+
+
+def is_mark(frame: bytes, number: int | None = None) -> bool:
+    return MARK + (b"" if number is None else struct.pack("!I", number)) in frame
+
+
+OWN4 = tuple(bytes((10, 0, link, 1)) for link in (1, 2, 3))
+
+
+def normalised(frames: Iterable[bytes]) -> list[bytes]:
+    """Without marks, without what the kernel says unasked, and with its random fields zero."""
+    return [_masked(frame) for frame in frames if not is_mark(frame) and not _unasked(frame)]
+
+
+def _unasked(frame: bytes) -> bool:
+    """MLD reports (RFC 3810) and router solicitations, whenever the kernel likes to send them."""
+    if frame[12:14] != struct.pack("!H", ETH_IP6):
+        return False
+    at = 14 + 40
+    if frame[14 + 6] == 0:  # a hop-by-hop header stands before MLD
+        at += 8 + 8 * frame[at + 1]
+    return len(frame) > at and frame[at] in (131, 132, 133, 143) and (frame[14 + 6] in (0, 58))
+
+
+def _masked(frame: bytes) -> bytes:
+    """IPv4 identification of the kernel's own packets, and its time stamps in forwarded options: zero."""
+    if frame[12:14] != struct.pack("!H", ETH_IP4):
+        return frame
+    out = bytearray(frame)
+    options = frame[34 : 14 + (frame[14] & 15) * 4]
+    stamped = options[:1] == b"\x44"
+    if stamped:
+        out[38 : 14 + (frame[14] & 15) * 4] = bytes(len(options) - 4)
+    if frame[26:30] in OWN4:
+        out[18:20] = b"\0\0"
+    if stamped or frame[26:30] in OWN4:
+        out[24:26] = b"\0\0"
+    return bytes(out)
+
+
+def told(heard: Mapping[str, Iterable[bytes]]) -> str:
+    """What was heard, for a failed test to print."""
+    return (
+        "\n".join(f"  {port}: {frame.hex()}" for port, frames in heard.items() for frame in frames)
+        or "  nothing"
+    )

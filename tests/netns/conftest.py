@@ -1,0 +1,84 @@
+"""Fixtures of the tests with real kernels: namespaces of their own, removed whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ixroute.demo.daemon import Daemon
+from ixroute.demo.topology import Lab
+from lab.frames import DMZ_MTU, LAN_MTU, WAN_MTU
+from lab.routers import Router, start_router
+from lab.support import port_arguments
+from lab.wires import Stage
+
+
+@pytest.fixture
+def make_router() -> Iterator[Callable[..., Router]]:
+    """See lab.routers.start_router for the arguments. The books must balance when the test ends."""
+    made: list[Router] = []
+
+    def make(kind: str = "ixroute", **options: Any) -> Router:
+        made.append(start_router(kind, label=f"{len(made)}", **options))
+        return made[-1]
+
+    yield make
+    failures = []
+    for router in made:
+        try:
+            router.close()
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(params=["linux", "ixroute"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Who routes. Linux is there to show that the test asks for what a Linux router does."""
+    return str(request.param)
+
+
+@pytest.fixture
+def router(make_router: Callable[..., Router]) -> Router:
+    """An ixroute router between client and server."""
+    return make_router()
+
+
+def _stage(kernel: bool, label: str) -> Iterator[Stage]:
+    with Lab(3, kernel=kernel, mtu=(LAN_MTU, WAN_MTU, DMZ_MTU), mute=True, label=label) as lab:
+        stage = Stage(lab)
+        try:
+            yield stage
+        finally:
+            stage.close()
+
+
+@pytest.fixture(scope="module")
+def linux() -> Iterator[Stage]:
+    """Linux as the router on which frames are played: the reference."""
+    for stage in _stage(True, "linux"):
+        stage.furnish()
+        stage.settle()
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def other_linux() -> Iterator[Stage]:
+    """Another one, to show that two of a kind do not differ."""
+    for stage in _stage(True, "other"):
+        stage.furnish()
+        stage.settle()
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[tuple[Stage, Daemon]]:
+    """ixroute as the router on which frames are played."""
+    for stage in _stage(False, "ours"):
+        with Daemon(stage.lab.router, port_arguments(stage.lab)) as daemon:
+            daemon.start()
+            stage.furnish()
+            stage.settle()
+            yield stage, daemon

@@ -1,0 +1,283 @@
+"""Stand-ins for the kernel and for the rooms around the mirror, small enough to be obviously right."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import struct
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from ixroute.netlink.contract import Actions, LinkState, PortState, TapState
+from ixroute.netlink.sockets import Message
+
+ACTIONS = Actions(
+    no_route=1,
+    local_route=2,
+    broadcast=3,
+    multicast=4,
+    blackhole_route=5,
+    reject_route=6,
+    external_route=7,
+    unresolved_neigh=8,
+    multipath_route=9,
+)
+MAC = bytes.fromhex("020000000001")
+OTHER_MAC = bytes.fromhex("020000000002")
+
+AF_OF = {4: 2, 16: 10}
+
+
+def ip(text: str) -> bytes:
+    return ipaddress.ip_address(text).packed
+
+
+@dataclass(frozen=True)
+class Leg:
+    ifindex: int
+    gateway: bytes | None = None
+    weight: int = 1
+    onlink: bool = False
+
+
+@dataclass(frozen=True)
+class FakePath:
+    family: int = 4
+    type: int = 1
+    kernel_only: bool = False
+    nhid: int = 0
+    mtu: int = 0
+    legs: tuple[Leg, ...] = ()
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def message(kind: int, body: bytes, flags: int = 0) -> Message:
+    data = struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+    return Message(kind, flags, 0, data)
+
+
+def link_message(
+    index: int,
+    name: str,
+    *,
+    kind: int = 16,
+    up: bool = True,
+    carrier: bool = True,
+    mtu: int = 1500,
+    mac: bytes = MAC,
+    master: int = 0,
+    parent: int = 0,
+    parent_elsewhere: bool = False,
+    link_kind: str = "",
+    vlan: tuple[int, int] = (0, 0),
+    flags: int = 0,
+    family: int = 0,
+) -> Message:
+    body = struct.pack("=BxHiII", family, 1, index, flags | (1 if up else 0), 0)
+    body += attribute(3, name.encode() + b"\0") + attribute(4, u32(mtu)) + attribute(1, mac)
+    body += attribute(33, bytes([carrier]))
+    body += attribute(10, u32(master)) if master else b""
+    body += attribute(5, u32(parent)) if parent else b""
+    body += attribute(37, u32(0)) if parent_elsewhere else b""
+    if link_kind:
+        info = attribute(1, link_kind.encode() + b"\0")
+        if vlan[0]:
+            info += attribute(
+                2, attribute(1, struct.pack("=H", vlan[0])) + attribute(5, struct.pack(">H", vlan[1]))
+            )
+        body += attribute(18, info)
+    return message(kind, body)
+
+
+def neighbour_message(
+    ifindex: int,
+    address: str,
+    mac: bytes | None = MAC,
+    *,
+    kind: int = 28,
+    state: int = 2,
+    flags: int = 0,
+    managed: bool = False,
+    family: int | None = None,
+) -> Message:
+    packed = ip(address)
+    body = struct.pack("=B3xiHBB", AF_OF[len(packed)] if family is None else family, ifindex, state, flags, 0)
+    body += attribute(1, packed)
+    body += attribute(2, mac) if mac is not None else b""
+    body += attribute(15, u32(1)) if managed else b""
+    return message(kind, body)
+
+
+def address_message(ifindex: int, address: str, *, kind: int = 20, length: int = 24) -> Message:
+    packed = ip(address)
+    body = struct.pack("=BBBBI", AF_OF[len(packed)], length, 0, 0, ifindex) + attribute(1, packed)
+    return message(kind, body + (attribute(2, packed) if len(packed) == 4 else b""))
+
+
+def nexthop_message(
+    identity: int,
+    *,
+    kind: int = 104,
+    oif: int = 0,
+    gateway: str = "",
+    group: tuple[int, ...] = (),
+    blackhole: bool = False,
+    fdb: bool = False,
+    encap: bool = False,
+) -> Message:
+    packed = ip(gateway) if gateway else b""
+    body = struct.pack("=BBBBI", AF_OF.get(len(packed), 0), 0, 0, 0, 0) + attribute(1, u32(identity))
+    body += attribute(5, u32(oif)) if oif else b""
+    body += attribute(6, packed) if packed else b""
+    body += (
+        attribute(2, b"".join(struct.pack("=IBBH", member, 0, 0, 0) for member in group)) if group else b""
+    )
+    body += attribute(4, b"") if blackhole else b""
+    body += attribute(11, b"") if fdb else b""
+    body += attribute(7, struct.pack("=H", 1)) + attribute(8, b"") if encap else b""
+    return message(kind, body)
+
+
+def rule_message(
+    priority: int, table: int, *, family: int = 2, action: int = 1, extra: bytes = b"", flags: int = 0
+) -> Message:
+    body = struct.pack(
+        "=BBBBBBBBI", family, 0, 0, 0, min(table, 252) if table > 255 else table, 0, 0, action, flags
+    )
+    body += attribute(6, u32(priority)) + attribute(15, u32(table)) + attribute(14, u32(0xFFFFFFFF)) + extra
+    return message(32, body)
+
+
+DEFAULT_RULES = [rule_message(0, 255), rule_message(32766, 254), rule_message(32767, 253)]
+
+
+@dataclass
+class FakeRib:
+    """Paths a test puts there; neighbours as they are told."""
+
+    paths: dict[int, FakePath] = field(default_factory=dict)
+    users: dict[int, int] = field(default_factory=dict)
+    new: list[int] = field(default_factory=list)
+    neighbours: set[tuple[bytes, int]] = field(default_factory=set)
+    dumping: set[int] = field(default_factory=set)
+    dumps: list[int] = field(default_factory=list)
+    aborted: list[int] = field(default_factory=list)
+    differences: int = 0
+    settled: int = 0
+
+    def put(self, path_id: int, path: FakePath, users: int = 1) -> None:
+        self.paths[path_id] = path
+        self.users[path_id] = users
+        self.new.append(path_id)
+
+    def dump_begin(self, family: int) -> None:
+        assert not self.dumping, "one dump at a time"
+        self.dumping.add(family)
+
+    def dump_end(self, family: int) -> int:
+        self.dumping.remove(family)
+        self.dumps.append(family)
+        return self.differences
+
+    def dump_abort(self, family: int) -> None:
+        self.dumping.remove(family)
+        self.aborted.append(family)
+
+    def neighbour_add(self, addr: bytes, ifindex: int) -> None:
+        self.neighbours.add((addr, ifindex))
+
+    def neighbour_remove(self, addr: bytes, ifindex: int) -> bool:
+        known = (addr, ifindex) in self.neighbours
+        self.neighbours.discard((addr, ifindex))
+        return known
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def take_new_paths(self) -> list[int]:
+        taken, self.new = self.new, []
+        return taken
+
+    def path(self, path_id: int) -> FakePath | None:
+        return self.paths.get(path_id)
+
+    def path_routes(self, path_id: int) -> int:
+        return self.users.get(path_id, 0)
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(routes4=0, routes6=0, best_changes=0, failed=0, paths_exhausted=0, bytes=0)
+
+
+@dataclass
+class FakeStream:
+    """Route events: how many datagrams each receive finds, or the errno it fails with."""
+
+    script: list[int] = field(default_factory=list)
+    dump_errors: list[int] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+    def receive(self, fd: int, max: int = 1024) -> int:  # noqa: A002 (as the real one)
+        outcome = self.script.pop(0) if self.script else 0
+        self.log.append(f"receive {outcome}")
+        if outcome < 0:
+            raise OSError(-outcome, "overrun" if outcome == -errno.ENOBUFS else "broken")
+        return outcome
+
+    def receive_dump(self, fd: int, timeout_ms: int) -> None:
+        self.log.append("dump")
+        if self.dump_errors:
+            raise OSError(self.dump_errors.pop(0), "dump")
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(messages=0, malformed=0, refused=0)
+
+
+@dataclass
+class FakeAdjacencies:
+    entries: dict[int, tuple[int, int, bytes, int]] = field(default_factory=dict)
+    writes: int = 0
+
+    def set(self, index: int, *, mac: bytes = bytes(6), port: int = 0, action: int = 0, mtu: int = 0) -> None:
+        self.entries[index] = (action, port, mac, mtu)
+        self.writes += 1
+
+
+@dataclass
+class FakeSink:
+    ports: dict[int, PortState] = field(default_factory=dict)
+    vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    local4: list[bytes] = field(default_factory=list)
+    taps: dict[int, TapState] = field(default_factory=dict)
+    links: list[LinkState] = field(default_factory=list)
+    used: bytes = b""
+    calls: int = 0
+
+    def set_port(self, port: int, state: PortState) -> None:
+        self.calls += 1
+        self.ports[port] = state
+
+    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+        self.calls += 1
+        self.vlans[port] = vids
+
+    def set_local4(self, addresses: list[bytes]) -> None:
+        self.calls += 1
+        self.local4 = list(addresses)
+
+    def on_tap(self, port: int, tap: TapState) -> None:
+        self.calls += 1
+        self.taps[port] = tap
+
+    def on_link(self, link: LinkState) -> None:
+        self.calls += 1
+        self.links.append(link)
+
+    def take_used(self) -> bytes:
+        return self.used

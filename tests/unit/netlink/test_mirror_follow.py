@@ -1,0 +1,424 @@
+"""Sequences of kernel messages, and what they mean for paths, neighbours, dumps and ports."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from netlink_fakes import (
+    ACTIONS,
+    DEFAULT_RULES,
+    MAC,
+    OTHER_MAC,
+    FakePath,
+    FakeRib,
+    FakeSink,
+    Leg,
+    address_message,
+    attribute,
+    ip,
+    link_message,
+    message,
+    neighbour_message,
+    nexthop_message,
+    rule_message,
+    u32,
+)
+
+from ixroute.netlink.contract import Port, PortState
+from ixroute.netlink.follow import Follower
+from ixroute.netlink.paths import Known, PathIndex
+from ixroute.netlink.ports import Announcer
+from ixroute.netlink.resolve import Adjacency, flatten, resolve
+from ixroute.netlink.resync import ResyncPlan, Scope
+from ixroute.netlink.sockets import split
+from ixroute.netlink.sysctls import InterfaceSysctls
+
+LAN, WAN = 10, 11
+DELLINK, DELADDR, DELNEIGH, DELNEXTHOP = 17, 21, 29, 105
+GATEWAY = "10.0.0.1"
+
+
+class World:
+    """A follower between fakes; `path` puts a path there as the mirror would."""
+
+    def __init__(self, sysctls: dict[str, InterfaceSysctls] | None = None) -> None:
+        self.rib = FakeRib()
+        self.paths = PathIndex()
+        self.plan = ResyncPlan()
+        self.values = sysctls or {}
+        self.follower = Follower(
+            self.rib,
+            [Port(3, "lan"), Port(4, "wan")],
+            self.paths,
+            self.plan,
+            lambda name: self.values.get(name, InterfaceSysctls()),
+        )
+        self.sink = FakeSink()
+        tell = lambda callback, *arguments: callback(*arguments)  # noqa: E731
+        self.announcer = Announcer([Port(3, "lan"), Port(4, "wan")], ["eth0"], self.sink, tell)
+        for one in (link_message(LAN, "lan"), link_message(WAN, "wan")):
+            self.follower.event(one)
+        self.quiet()
+
+    def quiet(self) -> None:
+        """Forgets what is wanted and dirty so far."""
+        self.plan.begin(0.0)
+        self.plan.done(0.0, ())
+        self.paths.take(1 << 30)
+
+    def path(self, path_id: int, path: FakePath) -> None:
+        self.rib.put(path_id, path)
+        self.resolve(path_id)
+        self.quiet()
+
+    def resolve(self, path_id: int) -> Adjacency:
+        path = self.rib.paths[path_id]
+        tables = self.follower.tables
+        route = flatten(path, tables.nexthops, ACTIONS)
+        adjacency = resolve(path, route, tables, ACTIONS)
+        self.paths.put(path_id, Known(path, route, adjacency))
+        return adjacency
+
+    def announce(self) -> FakeSink:
+        follower = self.follower
+        self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
+        self.announcer.announce(follower.tables, follower.addresses.own_ip4())
+        return self.sink
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.follower.event(neighbour_message(LAN, GATEWAY))
+    world.path(8, FakePath(legs=(Leg(LAN, ip(GATEWAY)),)))
+    world.path(9, FakePath(legs=(Leg(WAN, ip("10.1.0.1")),)))
+    return world
+
+
+def test_a_changed_mac_touches_only_the_paths_of_its_neighbour(world: World) -> None:
+    world.follower.event(neighbour_message(LAN, GATEWAY, OTHER_MAC))
+    assert world.paths.take(10) == [8]
+    assert world.resolve(8).mac == OTHER_MAC
+
+
+def test_a_refreshed_neighbour_touches_nothing(world: World) -> None:
+    world.follower.event(neighbour_message(LAN, GATEWAY, state=4))
+    assert world.paths.dirty == 0
+
+
+def test_a_failed_neighbour_leaves_the_rib_and_its_paths_become_unresolved(world: World) -> None:
+    assert (ip(GATEWAY), LAN) in world.rib.neighbours
+    world.follower.event(neighbour_message(LAN, GATEWAY, None, state=0x20))
+    assert world.rib.neighbours == set()
+    assert world.paths.take(10) == [8]
+    assert world.resolve(8).action == ACTIONS.unresolved_neigh
+
+
+def test_a_deleted_neighbour_leaves_the_rib_and_its_paths_become_unresolved(world: World) -> None:
+    world.follower.event(neighbour_message(LAN, GATEWAY, None, kind=DELNEIGH))
+    assert world.rib.neighbours == set()
+    assert world.resolve(8).action == ACTIONS.unresolved_neigh
+
+
+@pytest.mark.parametrize(
+    "oddity",
+    [
+        neighbour_message(LAN, "ff02::16", bytes.fromhex("333300000016"), state=0x40),
+        neighbour_message(LAN, "224.0.0.22", bytes.fromhex("01005e000016"), state=0x40),
+        neighbour_message(LAN, "10.0.0.255", b"\xff" * 6, state=0x40),
+        neighbour_message(LAN, "10.0.0.5", bytes(6), state=2),
+        neighbour_message(LAN, "10.0.0.5", MAC, flags=0x08),
+        neighbour_message(LAN, "10.0.0.5", MAC, family=7),
+        neighbour_message(99, "10.0.0.5", MAC),
+        neighbour_message(LAN, "fe80::5", MAC),
+        neighbour_message(LAN, "0.0.0.0", MAC),
+    ],
+    ids=[
+        "v6 group",
+        "v4 group",
+        "broadcast",
+        "no mac",
+        "proxy",
+        "bridge",
+        "no port",
+        "link-local",
+        "unspecified",
+    ],
+)
+def test_entries_that_are_no_host_on_a_port_never_reach_the_rib(oddity: object) -> None:
+    world = World()
+    world.follower.event(oddity)
+    assert world.rib.neighbours == set()
+    assert world.follower.malformed == 0
+
+
+def test_a_link_local_gateway_resolves_though_it_has_no_prefix() -> None:
+    world = World()
+    world.follower.event(neighbour_message(LAN, "fe80::1"))
+    world.path(8, FakePath(family=6, legs=(Leg(LAN, ip("fe80::1")),)))
+    assert world.resolve(8).action == ACTIONS.forward
+
+
+def test_link_down_gives_its_paths_to_the_kernel_at_once_and_wants_a_dump(world: World) -> None:
+    world.follower.event(link_message(LAN, "lan", up=False))
+    assert world.paths.take(10) == [8]
+    assert world.resolve(8).action == ACTIONS.external_route
+    assert world.plan.wanted & Scope.ROUTES == Scope.ROUTES
+
+
+@pytest.mark.parametrize(
+    ("event", "scope"),
+    [
+        (link_message(LAN, "lan", carrier=False), Scope.ROUTES),
+        (link_message(LAN, "lan", master=5), Scope.ROUTES),
+        (link_message(LAN, "lan", mtu=1400), Scope.ROUTES6),
+        (link_message(LAN, "lan", kind=DELLINK), Scope.ROUTES),
+        (rule_message(100, 77), Scope.RULES),
+    ],
+    ids=["carrier", "master", "mtu", "deleted", "rule"],
+)
+def test_events_that_hide_silent_changes_want_a_dump(world: World, event: object, scope: Scope) -> None:
+    world.follower.event(event)
+    assert world.plan.wanted == scope
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        link_message(LAN, "lan"),
+        link_message(LAN, "lan", mac=OTHER_MAC),
+        link_message(50, "new"),
+        link_message(LAN, "lan", kind=DELLINK, family=7),
+        address_message(LAN, "10.0.0.254"),
+        address_message(LAN, "10.9.9.9", kind=DELADDR),
+        nexthop_message(7, oif=LAN, gateway=GATEWAY),
+        nexthop_message(99, kind=DELNEXTHOP),
+    ],
+    ids=["same", "mac", "new", "left a bridge", "address", "unknown address", "nexthop", "unknown nexthop"],
+)
+def test_events_that_hide_nothing_want_no_dump(world: World, event: object) -> None:
+    world.follower.event(event)
+    assert world.plan.wanted == Scope(0)
+
+
+def test_a_deleted_address_wants_a_dump_of_its_family(world: World) -> None:
+    for text, scope in (("10.0.0.254", Scope.ROUTES4), ("2001:db8::1", Scope.ROUTES6)):
+        world.follower.event(address_message(LAN, text))
+        world.follower.event(address_message(LAN, text, kind=DELADDR))
+        assert world.plan.wanted == scope
+        world.quiet()
+
+
+def test_a_deleted_nexthop_gives_its_routes_to_the_kernel_and_wants_a_dump(world: World) -> None:
+    world.follower.event(nexthop_message(7, oif=LAN, gateway=GATEWAY))
+    world.path(10, FakePath(nhid=7, legs=(Leg(LAN, ip(GATEWAY)),)))
+    assert world.resolve(10).action == ACTIONS.forward
+    world.follower.event(nexthop_message(7, kind=DELNEXTHOP))
+    assert world.paths.take(10) == [10]
+    assert world.resolve(10).action == ACTIONS.external_route
+    assert world.plan.wanted == Scope.ROUTES
+
+
+def test_a_replaced_member_touches_the_routes_of_its_group(world: World) -> None:
+    world.follower.event(nexthop_message(7, oif=LAN, gateway=GATEWAY))
+    world.follower.event(nexthop_message(20, group=(7,)))
+    world.path(10, FakePath(nhid=20))
+    assert world.resolve(10).port == 3
+    world.follower.event(nexthop_message(7, oif=WAN, gateway="10.1.0.1"))
+    assert world.paths.take(10) == [10]
+    assert world.resolve(10).port == 4
+
+
+def test_a_nexthop_that_becomes_a_blackhole_wants_its_routes_again(world: World) -> None:
+    world.follower.event(nexthop_message(7, oif=LAN, gateway=GATEWAY))
+    world.follower.event(nexthop_message(7, blackhole=True))
+    assert world.plan.wanted == Scope.ROUTES
+
+
+def test_a_dump_removes_what_it_does_not_show_and_counts_it(world: World) -> None:
+    follower = world.follower
+    follower.event(nexthop_message(7, oif=LAN, gateway=GATEWAY))
+    follower.event(address_message(LAN, "10.0.0.254"))
+    assert follower.replace_nexthops([]) == 1
+    assert follower.replace_addresses([]) == 1
+    assert follower.replace_neighbours([]) == 1
+    assert follower.replace_links([link_message(WAN, "wan")]) == 1
+    assert world.rib.neighbours == set()
+    assert follower.tables.ports == {WAN: 4}
+
+
+def test_a_dump_that_shows_what_is_known_differs_in_nothing(world: World) -> None:
+    assert world.follower.replace_neighbours([neighbour_message(LAN, GATEWAY, state=4)]) == 0
+    assert world.follower.replace_links([link_message(LAN, "lan"), link_message(WAN, "wan")]) == 0
+
+
+def test_a_tap_that_is_deleted_takes_its_port_down_until_it_is_there_again(world: World) -> None:
+    assert world.announce().ports[3].up
+    world.follower.event(link_message(LAN, "lan", kind=DELLINK))
+    sink = world.announce()
+    assert sink.ports[3] == PortState()
+    assert not sink.taps[3].present
+    assert world.follower.taps_lost == 1
+    assert world.rib.neighbours == set()
+    world.follower.event(link_message(77, "lan", mac=OTHER_MAC))
+    sink = world.announce()
+    assert sink.ports[3].up
+    assert sink.taps[3].ifindex == 77
+    assert world.plan.wanted & Scope.NEIGHBOURS
+
+
+def test_a_renamed_tap_stays_its_ports(world: World) -> None:
+    world.follower.event(link_message(LAN, "uplink"))
+    assert world.announce().taps[3].name == "uplink"
+    world.follower.event(link_message(60, "lan", mac=OTHER_MAC))
+    assert world.announce().ports[3].mac == MAC
+
+
+@pytest.mark.parametrize(
+    ("stacked", "kernel_all", "vlans"),
+    [
+        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x8100)), False, {7}),
+        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x88A8)), True, set()),
+        (link_message(50, "v", parent=LAN, link_kind="macvlan"), True, set()),
+        (link_message(50, "v", parent=LAN, link_kind="ipvlan"), True, set()),
+        (link_message(50, "v", parent=LAN, link_kind="gre"), False, set()),
+        (link_message(50, "v", parent=LAN, link_kind="macvlan", parent_elsewhere=True), False, set()),
+        (link_message(LAN, "lan", master=50), True, set()),
+    ],
+    ids=["vlan", "802.1ad", "macvlan", "ipvlan", "gre", "another namespace's", "in a bridge"],
+)
+def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: set[int]) -> None:
+    world.follower.event(stacked)
+    sink = world.announce()
+    assert sink.ports[3].kernel_all == kernel_all
+    assert sink.vlans[3] == vlans
+    assert not sink.ports[4].kernel_all
+
+
+def test_the_sink_hears_only_of_changes(world: World) -> None:
+    calls = world.announce().calls
+    assert world.announce().calls == calls
+    world.follower.event(address_message(LAN, "10.0.0.254"))
+    world.follower.event(address_message(WAN, "10.0.0.253"))
+    assert world.announce().local4 == [ip("10.0.0.253"), ip("10.0.0.254")]
+    assert world.sink.calls == calls + 1
+
+
+def test_a_watched_interface_comes_and_goes(world: World) -> None:
+    assert not world.announce().links[-1].present
+    world.follower.event(link_message(2, "eth0", carrier=False))
+    assert world.announce().links[-1].present
+    assert not world.sink.links[-1].carrier
+    world.follower.event(link_message(2, "eth0"))
+    assert world.announce().links[-1].carrier
+    world.follower.event(link_message(2, "eth0", kind=DELLINK))
+    assert not world.announce().links[-1].present
+
+
+def test_changed_sysctls_reach_the_port_and_its_paths(world: World) -> None:
+    world.values["lan"] = InterfaceSysctls(ip4_forward=True, rp_filter=2, send_redirects=True)
+    world.follower.poll_sysctls()
+    state = world.announce().ports[3]
+    assert (state.ip4_forward, state.ip6_forward, state.rpf, state.send_redirects) == (True, False, 2, True)
+    assert world.paths.take(10) == [8]
+
+
+def test_a_netconf_message_asks_for_the_sysctls(world: World) -> None:
+    assert not world.follower.sysctls_stale
+    world.follower.event(message(80, struct.pack("=Bxxx", 2)))
+    assert world.follower.sysctls_stale
+
+
+L3MDEV = rule_message(1000, 0, extra=attribute(19, b"\x01"))
+
+
+@pytest.mark.parametrize(
+    ("rules", "beyond"),
+    [
+        (DEFAULT_RULES, False),
+        (DEFAULT_RULES[:2], False),
+        ([rule_message(32766, 254), rule_message(32767, 253), L3MDEV, rule_message(32765, 255)], False),
+        ([*DEFAULT_RULES, rule_message(100, 254)], True),
+        ([*DEFAULT_RULES, rule_message(32000, 77)], True),
+        ([*DEFAULT_RULES, rule_message(100, 0, action=6)], True),
+        ([*DEFAULT_RULES, rule_message(100, 254, extra=attribute(10, u32(1)))], True),
+        ([*DEFAULT_RULES, rule_message(100, 254, flags=2)], True),
+        ([rule_message(0, 254), rule_message(1, 255)], True),
+        ([], True),
+    ],
+    ids=[
+        "default",
+        "no table default",
+        "vrf",
+        "main twice",
+        "a table",
+        "blackhole",
+        "mark",
+        "not",
+        "swapped",
+        "none",
+    ],
+)
+def test_only_rules_beyond_the_default_ones_matter(rules: list[object], beyond: bool) -> None:
+    world = World()
+    world.follower.replace_rules(4, rules)
+    world.follower.replace_rules(6, DEFAULT_RULES[:2])
+    state = world.announce().ports[3]
+    assert (state.rules4, state.rules6) == (beyond, False)
+
+
+def test_a_truncated_message_is_counted_and_changes_nothing(world: World) -> None:
+    before = list(world.follower.tables.neighbours)
+    world.follower.event(message(28, neighbour_message(LAN, GATEWAY, OTHER_MAC).data[16:30]))
+    assert world.follower.malformed == 1
+    assert list(world.follower.tables.neighbours) == before
+
+
+SAMPLES = [
+    link_message(LAN, "lan", link_kind="vlan", vlan=(7, 0x8100), parent=3),
+    address_message(LAN, "10.0.0.254"),
+    neighbour_message(LAN, GATEWAY, managed=True),
+    nexthop_message(7, oif=LAN, gateway=GATEWAY),
+    nexthop_message(20, group=(7, 8)),
+    rule_message(100, 77),
+]
+
+
+@given(
+    st.sampled_from(SAMPLES),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
+    st.integers(0, 200),
+)
+def test_damaged_messages_never_raise(sample: object, damage: list[tuple[int, int]], cut: int) -> None:
+    world = World()
+    data = bytearray(sample.data[: max(0, len(sample.data) - cut)])
+    for position, value in damage:
+        if position < len(data):
+            data[position] = value
+    try:
+        for one in split(bytes(data)):
+            world.follower.event(one)
+    except ValueError:
+        return
+    world.announce()
+
+
+@given(st.binary(max_size=200))
+def test_splitting_any_bytes_ends_and_yields_only_what_is_inside(data: bytes) -> None:
+    total = 0
+    try:
+        for one in split(data):
+            total += len(one.data)
+    except ValueError:
+        pass
+    assert total <= len(data)
+
+
+def test_messages_of_a_datagram_come_in_order() -> None:
+    one, two = link_message(1, "a").data, neighbour_message(1, GATEWAY).data
+    padding = os.urandom(0) + bytes(-len(one) % 4)
+    assert [m.data for m in split(one + padding + two)] == [one, two]
