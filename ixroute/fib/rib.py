@@ -77,9 +77,7 @@ class Prefix:
 
     @classmethod
     def parse(cls, text: str) -> Prefix:
-        """From "10.0.0.0/8" or "2001:db8::/32". ValueError when it is not a prefix or has bits after its
-        length.
-        """
+        """From "10.0.0.0/8" or "2001:db8::/32". ValueError: no prefix, or bits after its length."""
         network = ipaddress.ip_network(text)
         return cls(network.network_address.packed, network.prefixlen)
 
@@ -101,8 +99,7 @@ class NextHop:
 class Path:
     """A set of next hops; two routes with equal paths share a path id (= adjacency index).
 
-    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none on the
-    route.
+    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none given.
     """
 
     family: int
@@ -147,9 +144,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alternative of the RIB. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB
-    shows it.
-    """
+    """One alternative. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB shows it."""
 
     route: Route
     path_id: int
@@ -159,8 +154,8 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class RibStats:
     """`routes*`: alternatives of all tables. `failed`: times the FIB or memory refused (retried by itself).
-    `paths_exhausted`: times a route was given to the kernel because no path id was left. `bytes`: memory
-    of the RIB.
+    `paths_exhausted`: times a route was given to the kernel because no path id was left.
+    `bytes`: memory of the RIB.
     """
 
     routes4: int = 0
@@ -219,10 +214,9 @@ class Rib:
         _check(lib.rib_add(self._c, self._route(route), self._path(path), how), "rib_add")
 
     def remove(self, route: Route, path: Path | None = None) -> bool:
-        """The alternative with an equal path, else the first; IPv6: a path with fewer legs takes only
-        these legs.
+        """Takes the alternative with an equal path, else the first. False when there is no such route.
 
-        False when there is no such route.
+        IPv6: a path with fewer legs than the alternative's takes only these legs.
         """
         c_path = ffi.NULL if path is None else self._path(path)
         return _found(lib.rib_remove(self._c, self._route(route), c_path), "rib_remove")
@@ -235,9 +229,7 @@ class Rib:
         _check(lib.rib_dumped(self._c, self._route(route), self._path(path)), "rib_dumped")
 
     def dump_end(self, family: int) -> int:
-        """Removes what was not told. Returns how many routes the dump added, moved or removed: 0, all was
-        right.
-        """
+        """Removes what was not told. How many routes the dump added, moved or removed (0: all was right)."""
         return int(lib.rib_dump_end(self._c, family))
 
     def dump_abort(self, family: int) -> None:
@@ -257,9 +249,7 @@ class Rib:
         lib.rib_settle(self._c)
 
     def take_new_paths(self) -> list[int]:
-        """Ids of paths that are new since the last call, or whose legs (under a nhid) were told
-        differently.
-        """
+        """Ids of paths new since the last call, or whose legs (under a nhid) were told differently."""
         taken: list[int] = []
         ids = ffi.new("uint32_t[]", _PATH_BATCH)
         while n := lib.rib_take_new_paths(self._c, ids, _PATH_BATCH):
@@ -312,9 +302,7 @@ class Rib:
         return RibStats(**{name: int(getattr(out, name)) for name in RibStats.__dataclass_fields__})
 
     def check(self) -> None:
-        """Recomputes everything slowly, the FIB included. AssertionError that says what is wrong. For
-        tests.
-        """
+        """For tests: recomputes all slowly, the FIB included. AssertionError that says what is wrong."""
         why = ffi.new("char[]", 256)
         if lib.rib_check(self._c, why, 256) != 0:
             raise AssertionError(ffi.string(why).decode())

@@ -192,7 +192,7 @@ class History:
                 assert got.neighbour == want.neighbour
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20))
 def test_after_any_history_every_address_shows_what_the_twin_shows(steps: list[tuple[object, ...]]) -> None:
     with rib_bench() as rib:
