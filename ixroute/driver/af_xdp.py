@@ -85,7 +85,7 @@ class AfXdpPort:
 
     kind = "af_xdp"
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self, name: str, index: int, interface: str, umem: Umem, workers: int, options: PortOptions
     ) -> None:
         self.name = name

@@ -132,7 +132,7 @@ def parse_spec(spec: str, port: str = "") -> tuple[str, str]:
     return kind, device
 
 
-def open_port(  # noqa: PLR0917
+def open_port(
     name: str, index: int, spec: str, umem: Umem, workers: int, options: PortOptions | None = None
 ) -> Port:
     """Brings up the port that spec names, with at least one queue per worker. Raises PortError."""

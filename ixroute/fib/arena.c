@@ -169,19 +169,18 @@ void arena_free(struct arena *arena, uint32_t ref)
 	}
 }
 
-int lazy_array_create(struct lazy_array *array, uint64_t bytes, int huge)
+int lazy_array_create(struct lazy_array *array, uint64_t bytes)
 {
 	memset(array, 0, sizeof(*array));
 	array->written = calloc((bytes / ARENA_PAGE + 63) / 64 + 1, sizeof(uint64_t));
 	if (array->written == NULL)
 		return -ENOMEM;
+	bytes = (bytes + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE;
 	array->base = reserve(bytes, PROT_READ | PROT_WRITE);
 	if (array->base == NULL) {
 		free(array->written);
 		return -ENOMEM;
 	}
-	if (huge)
-		madvise(array->base, bytes, MADV_HUGEPAGE);
 	array->bytes = bytes;
 	return 0;
 }

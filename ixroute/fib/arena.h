@@ -18,7 +18,7 @@
 
 #define ARENA_UNIT 8u
 #define ARENA_PAGE 4096u
-#define ARENA_BLOCK_MAX 512u
+#define ARENA_BLOCK_MAX 520u /* the largest node: 64 runs of 8 bytes */
 #define ARENA_CLASSES (ARENA_BLOCK_MAX / ARENA_UNIT + 1)
 
 struct arena_page {
@@ -77,7 +77,7 @@ struct lazy_array {
 	uint64_t *written; /* a bit per page */
 };
 
-int lazy_array_create(struct lazy_array *array, uint64_t bytes, int huge);
+int lazy_array_create(struct lazy_array *array, uint64_t bytes);
 void lazy_array_destroy(struct lazy_array *array);
 
 static inline int lazy_array_written(const struct lazy_array *array, uint64_t page)

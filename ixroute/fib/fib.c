@@ -127,7 +127,7 @@ static int apply(struct fib *fib, const struct prefix *prefix, int remove, uint3
 		      : trie_insert(trie, key, prefix->len, index + 1, tag);
 	if (code == 0)
 		fib->updates++;
-	/* Each 1024th update pays for the others; a reader that stands still must not make each of them pay. */
+	/* Not at every update: a reader that stands still must not make each of them look at all cells. */
 	if (fib->updates % (COLLECT_AT / 4) == 0)
 		collect_if_many(fib);
 	return code;
@@ -191,7 +191,7 @@ static uint64_t lookup_bytes(const struct trie *trie)
 static uint64_t writer_bytes(const struct trie *trie)
 {
 	uint64_t pages = trie->short_values.pages_written + trie->root_records.pages_written +
-			 trie->below_count.pages_written;
+			 trie->root_owner.pages_written + trie->top_owner.pages_written + trie->below_count.pages_written;
 
 	return arena_bytes(&trie->record_arena) + pages * ARENA_PAGE + trie->retire.capacity * sizeof(struct retired) +
 	       (uint64_t)(trie->record_arena.pages + trie->node_arena.pages) * sizeof(struct arena_page);

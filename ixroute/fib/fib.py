@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from queue import SimpleQueue
 from types import TracebackType
@@ -19,7 +20,8 @@ Address = str | IPv4Address | IPv6Address
 MAX_INDEX: int = lib.fib_max_index()
 
 
-class Match(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Match:
     """The longest prefix that covers an address, and its adjacency index."""
 
     prefix: IPv4Network | IPv6Network

@@ -10,83 +10,98 @@
 
 /* Addresses whose walk goes on. */
 struct active {
-	uint64_t bits[LOOKUP_BLOCK];	/* of the address, the next 6 in front */
-	uint32_t entry[LOOKUP_BLOCK];	/* the node it comes to */
-	uint8_t number[LOOKUP_BLOCK]; /* in the block */
+	uint64_t bits[LOOKUP_BLOCK];   /* of the address, the next 6 in front */
+	uint32_t node[LOOKUP_BLOCK];   /* the one it comes to */
+	uint32_t index[LOOKUP_BLOCK];  /* the last found */
+	uint32_t number[LOOKUP_BLOCK]; /* in the block */
 };
 
-static ALWAYS_INLINE void prefetch_node(const struct trie *trie, uint32_t entry)
+/* A value found in a node or the IPv6 root is an index + 1 or 0: then what was found before holds. Two instructions that
+ * compilers otherwise like to turn into a branch that is mispredicted every third time. */
+static ALWAYS_INLINE uint32_t index_or(uint32_t value, uint32_t before)
 {
-	__builtin_prefetch(trie->nodes + entry_offset(entry));
+#if defined(__x86_64__)
+	__asm__("sub $1, %0\n\tcmovc %1, %0" : "+r"(value) : "r"(before) : "cc");
+	return value;
+#else
+	return value != 0 ? value - 1 : before;
+#endif
 }
 
-/* All ones when the entry is a node. */
-static ALWAYS_INLINE uint32_t node_mask(uint32_t entry)
+static ALWAYS_INLINE uint64_t step_pair(const struct trie *trie, uint32_t node, unsigned slot)
 {
-	return 0u - (entry >> 31);
+	const uint8_t *at = node_of(trie->nodes, node);
+
+	return node_entry(at, node, node_rank(node_starts(at), slot));
 }
 
-static ALWAYS_INLINE int is_value(uint32_t entry)
+/* One node, at `skip` bits from the front, for each of n addresses, and none falls out: those at their end stay on node 0. Returns
+ * whether any goes on. */
+static ALWAYS_INLINE uint32_t step_all(const struct trie *trie, struct active *active, unsigned skip, unsigned n)
 {
-	return entry - 1 < VALUE_MAX;
+	uint32_t any = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		unsigned slot = (unsigned)(active->bits[i] >> (64 - NODE_BITS - skip)) & (NODE_SLOTS - 1);
+		uint64_t pair = step_pair(trie, active->node[i], slot);
+		uint32_t node = (uint32_t)(pair >> 32);
+
+		active->index[i] = index_or((uint32_t)pair, active->index[i]);
+		active->node[i] = node;
+		__builtin_prefetch(node_of(trie->nodes, node));
+		any |= node;
+	}
+	return any;
 }
 
-/* One node for n addresses; returns how many go on. index[]: the last value met, as an adjacency index. */
-static ALWAYS_INLINE unsigned step(const struct trie *trie, struct active *active, uint32_t *index, unsigned n)
+/* Writes down the answers so far, and keeps the addresses that go on, `skip` bits further. */
+static ALWAYS_INLINE unsigned settle(struct active *active, uint32_t *index, unsigned skip, unsigned n)
 {
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t entry = active->entry[i], width = entry_width(entry), found, inherited;
-		const uint8_t *node = trie->nodes + entry_offset(entry);
-		uint64_t bits = active->bits[i];
-		uint8_t number = active->number[i];
+		uint32_t number = active->number[i], node = active->node[i], found = active->index[i];
+		uint64_t bits = active->bits[i] << skip;
 
-		found = node_entry(node, width, node_rank(node_starts(node), (unsigned)(bits >> (64 - NODE_BITS))));
-		inherited = node_entry(node, width, 0);
-		inherited = is_value(found) ? found : inherited;
-		index[number] = inherited != 0 ? inherited - 1 : index[number];
-		active->bits[left] = bits << NODE_BITS;
-		active->entry[left] = found;
+		index[number] = found;
+		active->bits[left] = bits;
+		active->index[left] = found;
+		active->node[left] = node;
 		active->number[left] = number;
-		prefetch_node(trie, found & node_mask(found));
-		left += found >> 31;
+		left += node != 0;
 	}
 	return left;
 }
 
-/* The first node is most often the last, so it has a step of its own: all addresses of the block take it, those without one
- * through node 0. */
+/* The first node is most often the last, so it has a step of its own, which all addresses of the block take: those
+ * without one through node 0. */
 static ALWAYS_INLINE void lookup4(const struct trie *trie, const uint32_t *addr_be, uint32_t *index, unsigned n)
 {
-	uint32_t root[LOOKUP_BLOCK];
+	uint64_t root[LOOKUP_BLOCK];
 	struct active active;
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t entry = atomic_load_explicit(&trie->root[be32toh(addr_be[i]) >> 14], memory_order_relaxed);
-
-		root[i] = entry;
-		prefetch_node(trie, entry & node_mask(entry));
+		root[i] = atomic_load_explicit(&trie->root[be32toh(addr_be[i]) >> 14], memory_order_relaxed);
+		__builtin_prefetch(node_of(trie->nodes, (uint32_t)(root[i] >> 32)));
 	}
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t addr = be32toh(addr_be[i]), mask = node_mask(root[i]), entry = root[i] & mask;
-		uint32_t width = entry_width(entry), found, value;
-		const uint8_t *node = trie->nodes + entry_offset(entry);
-		uint32_t top = atomic_load_explicit(&trie->top[addr >> 24], memory_order_relaxed);
+		uint32_t addr = be32toh(addr_be[i]);
+		uint64_t pair = step_pair(trie, (uint32_t)(root[i] >> 32), addr >> 8 & (NODE_SLOTS - 1));
 
-		found = node_entry(node, width, node_rank(node_starts(node), addr >> 8 & 63));
-		value = node_entry(node, width, 0);
-		value = value != 0 ? value : root[i] & ~mask;
-		value = is_value(found) ? found : value;
-		index[i] = value != 0 ? value - 1 : top;
-		active.bits[left] = (uint64_t)addr << 56;
-		active.entry[left] = found;
-		active.number[left] = (uint8_t)i;
-		left += found >> 31;
+		index[i] = index_or((uint32_t)pair, (uint32_t)root[i]);
+		active.node[left] = (uint32_t)(pair >> 32);
+		active.number[left] = i;
+		left += pair >> 32 != 0;
 	}
-	while (left != 0)
-		left = step(trie, &active, index, left);
+	for (unsigned i = 0; i < left; i++) {
+		active.bits[i] = (uint64_t)be32toh(addr_be[active.number[i]]) << 56;
+		active.index[i] = index[active.number[i]];
+	}
+	while (left != 0) {
+		step_all(trie, &active, 0, left);
+		left = settle(&active, index, NODE_BITS, left);
+	}
 }
 
 static ALWAYS_INLINE uint64_t load_half(const uint8_t *half)
@@ -97,16 +112,26 @@ static ALWAYS_INLINE uint64_t load_half(const uint8_t *half)
 	return be64toh(bits);
 }
 
-/* The nodes below the root; addr: for those that reach the second half of the address. */
+/* The nodes below the root; addr: for those that reach the second half of the address. Most addresses that come here pass three
+ * nodes, so these are done without sorting out the few that do not. */
 static ALWAYS_INLINE void walk6(const struct trie *trie, struct active *active, const uint8_t *const *addr, uint32_t *index,
 				unsigned left)
 {
-	for (unsigned depth = 24; left != 0 && depth < 64; depth += NODE_BITS)
-		left = step(trie, active, index, left);
+	unsigned skip = 0;
+
+	while (skip < 3 * NODE_BITS && step_all(trie, active, skip, left) != 0)
+		skip += NODE_BITS;
+	left = settle(active, index, 3 * NODE_BITS, left);
+	for (unsigned depth = 24 + 3 * NODE_BITS; left != 0 && depth < 64; depth += NODE_BITS) {
+		step_all(trie, active, 0, left);
+		left = settle(active, index, NODE_BITS, left);
+	}
 	for (unsigned i = 0; i < left; i++)
 		active->bits[i] = load_half(addr[active->number[i]] + 8);
-	while (left != 0)
-		left = step(trie, active, index, left);
+	while (left != 0) {
+		step_all(trie, active, 0, left);
+		left = settle(active, index, NODE_BITS, left);
+	}
 }
 
 static ALWAYS_INLINE void lookup6(const struct trie *trie, const uint8_t *const *addr, uint32_t *index, unsigned n)
@@ -115,27 +140,28 @@ static ALWAYS_INLINE void lookup6(const struct trie *trie, const uint8_t *const 
 	unsigned below = 0, left = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		uint64_t bits = load_half(addr[i]);
-		uint32_t top = atomic_load_explicit(&trie->top[bits >> 50], memory_order_relaxed);
+		uint32_t top = atomic_load_explicit(&trie->top[load_half(addr[i]) >> 50], memory_order_relaxed);
 
 		index[i] = top & TOP_INDEX;
-		active.bits[below] = bits;
-		active.number[below] = (uint8_t)i;
+		active.number[below] = i;
 		below += top >> 31;
 	}
 	for (unsigned i = 0; i < below; i++) {
-		uint64_t bits = active.bits[i];
-		uint32_t entry = atomic_load_explicit(&trie->root[bits >> 40], memory_order_relaxed);
-		uint8_t number = active.number[i];
+		uint32_t number = active.number[i], node;
+		uint64_t bits = load_half(addr[number]);
+		uint64_t pair = atomic_load_explicit(&trie->root[bits >> 40], memory_order_relaxed);
 
-		index[number] = is_value(entry) ? entry - 1 : index[number];
+		node = (uint32_t)(pair >> 32);
+		index[number] = index_or((uint32_t)pair, index[number]);
+		__builtin_prefetch(node_of(trie->nodes, node));
 		active.bits[left] = bits << 24;
-		active.entry[left] = entry;
+		active.index[left] = index[number];
+		active.node[left] = node;
 		active.number[left] = number;
-		prefetch_node(trie, entry & node_mask(entry));
-		left += entry >> 31;
+		left += node != 0;
 	}
-	walk6(trie, &active, addr, index, left);
+	if (left != 0)
+		walk6(trie, &active, addr, index, left);
 }
 
 static void lookup4_portable(const struct trie *trie, const uint32_t *addr_be, uint32_t *index, unsigned n)

@@ -150,7 +150,7 @@ void record_shrink(struct arena *arena, struct record *record)
 	array_shrink(arena, &record->children, (uint32_t)__builtin_popcountll(record->kids));
 }
 
-void record_resolve(const struct arena *arena, const struct record *record, uint32_t value[64])
+void record_resolve(const struct arena *arena, const struct record *record, uint64_t value[64])
 {
 	const uint32_t *next = arena_at(arena, record->values);
 

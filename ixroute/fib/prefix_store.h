@@ -22,8 +22,7 @@ struct record {
 	uint64_t kids;
 	uint32_t values;    /* uint32_t[] in the record arena, 0: none */
 	uint32_t children;  /* uint32_t[] */
-	uint32_t entry;	    /* what the entry above holds: the node of this record */
-	uint32_t inherited; /* the node's e[0] */
+	uint32_t node;	    /* what the slot above holds */
 };
 
 /* The place in `inner` of the prefix with `bits` bits at slot (its bits in the slot's high bits). */
@@ -66,6 +65,6 @@ uint32_t record_kid_take(struct arena *arena, struct record *record, unsigned sl
 /* Gives back room that is not needed, if there is memory for the smaller arrays. */
 void record_shrink(struct arena *arena, struct record *record);
 /* Each slot's value among the prefixes of this record, 0: none. */
-void record_resolve(const struct arena *arena, const struct record *record, uint32_t value[64]);
+void record_resolve(const struct arena *arena, const struct record *record, uint64_t value[64]);
 
 #endif

@@ -1,7 +1,7 @@
 /* The writer's side of the trie (layout and reasons: trie.h; the prefixes themselves: prefix_store.h).
  *
- * Called by fib.c, one thread. In file order: nodes are written; a prefix of the top or the root is spread over its slots; a longer
- * one goes into a record, whose node is written anew (`refresh`) and shown.
+ * Called by fib.c, one thread. In file order: nodes are written; a prefix of the top or the root is spread over its
+ * slots; a longer one goes into a record, whose node is written anew (`refresh`) and shown.
  *
  * Invariants: after every call, successful or not, readers' tables are exactly what the store says (trie_check
  * recomputes them); all that can fail is done before anything a reader or a later update could see.
@@ -28,54 +28,19 @@ struct walk {
 
 /* ---- nodes ---- */
 
-static uint8_t *node_at(const struct trie *trie, uint32_t entry)
-{
-	return trie->node_arena.base + entry_offset(entry);
-}
-
 static struct record *record_at(const struct trie *trie, uint32_t ref)
 {
 	return arena_at(&trie->record_arena, ref);
 }
 
-static uint32_t width_for(uint32_t values_ored)
-{
-	return values_ored < 1u << 8 ? 1 : values_ored < 1u << 16 ? 2 : 4;
-}
-
-/* Also in place, where readers are: one store of the entry's width. */
-static void node_entry_store(uint8_t *node, uint32_t width, uint32_t rank, uint32_t value)
-{
-	uint8_t *at = node + NODE_ENTRIES + (uint64_t)(rank * width);
-
-	if (width == 1)
-		atomic_store_explicit((_Atomic uint8_t *)at, (uint8_t)value, memory_order_relaxed);
-	else if (width == 2)
-		atomic_store_explicit((_Atomic uint16_t *)at, (uint16_t)value, memory_order_relaxed);
-	else
-		atomic_store_explicit((_Atomic uint32_t *)at, value, memory_order_release);
-}
-
-static uint32_t node_write(struct trie *trie, uint64_t starts, const uint32_t *entry, uint32_t n, uint32_t width)
-{
-	uint32_t ref = arena_alloc(&trie->node_arena, NODE_ENTRIES + width * n);
-	uint8_t *node = arena_at(&trie->node_arena, ref);
-
-	if (ref == 0)
-		return 0;
-	*(aliased_u64 *)node = starts;
-	for (uint32_t i = 0; i < n; i++)
-		node_entry_store(node, width, i, entry[i]);
-	return ENTRY_NODE | (width - 1) << ENTRY_WIDTH_SHIFT | ref;
-}
-
 /* A new node from its 64 slots; 0: no memory. */
-static uint32_t node_build(struct trie *trie, const uint32_t slot[NODE_SLOTS], uint32_t inherited)
+static uint32_t node_build(struct trie *trie, const uint64_t slot[NODE_SLOTS])
 {
-	uint32_t entry[NODE_SLOTS + 1] = {inherited, slot[0]};
-	uint32_t n = 1, ored = inherited | slot[0];
-	uint64_t starts = 1;
+	uint64_t entry[NODE_SLOTS], starts = 1, ored = slot[0];
+	uint32_t n = 0, width, ref;
+	uint8_t *at;
 
+	entry[0] = slot[0];
 	for (unsigned s = 1; s < NODE_SLOTS; s++) {
 		uint32_t differs = slot[s] != slot[s - 1];
 
@@ -84,38 +49,21 @@ static uint32_t node_build(struct trie *trie, const uint32_t slot[NODE_SLOTS], u
 		starts |= (uint64_t)differs << s;
 		ored |= slot[s];
 	}
-	return node_write(trie, starts, entry, n + 1, width_for(ored));
-}
-
-static void node_retire(struct trie *trie, uint32_t entry, uint64_t tag)
-{
-	retire_put(&trie->retire, &trie->node_arena, entry & ENTRY_REF, tag);
-}
-
-/* Before `value` may be stored into a node's e[0]: shows a copy with wider entries if need be, which changes no answer. */
-static int node_make_room(struct trie *trie, struct record *record, _Atomic uint32_t *above, uint32_t value, uint64_t tag)
-{
-	const uint8_t *old = node_at(trie, record->entry);
-	uint32_t width = entry_width(record->entry), entry[NODE_SLOTS + 1], wider, n;
-
-	if (width_for(value) <= width)
+	width = ored < 1ull << 8 ? 0 : ored < 1ull << 16 ? 1 : ored < 1ull << 32 ? 2 : 3;
+	ref = arena_alloc(&trie->node_arena, (uint32_t)sizeof(starts) + ((n + 1) << width));
+	if (ref == 0)
 		return 0;
-	n = node_rank(node_starts(old), NODE_SLOTS - 1) + 1;
-	for (uint32_t i = 0; i < n; i++)
-		entry[i] = node_entry(old, width, i);
-	wider = node_write(trie, node_starts(old), entry, n, width_for(value));
-	if (wider == 0)
-		return -ENOMEM;
-	atomic_store_explicit(above, wider, memory_order_release);
-	node_retire(trie, record->entry, tag);
-	record->entry = wider;
-	return 0;
+	at = arena_at(&trie->node_arena, ref);
+	memcpy(at, &starts, sizeof(starts));
+	at += sizeof(starts);
+	for (uint32_t i = 0; i <= n; i++, at += 1u << width)
+		memcpy(at, &entry[i], 1u << width); /* little-endian: the low bytes */
+	return ref << 2 | width;
 }
 
-static void set_inherited(struct trie *trie, struct record *record, uint32_t value)
+static void node_retire(struct trie *trie, uint32_t node, uint64_t tag)
 {
-	record->inherited = value;
-	node_entry_store(node_at(trie, record->entry), entry_width(record->entry), 0, value);
+	retire_put(&trie->retire, &trie->node_arena, node >> 2, tag);
 }
 
 /* Around stores that change what others inherit (trie.h). Odd while it lasts. */
@@ -151,106 +99,91 @@ static uint32_t *root_record(const struct trie *trie, uint64_t slot)
 	return (uint32_t *)trie->root_records.base + slot;
 }
 
-static void root_store(struct trie *trie, uint64_t slot, uint32_t entry)
+/* The halves of a root slot. A value in the root of IPv4 is a plain index, since nothing is above it. */
+static _Atomic uint32_t *root_half(const struct trie *trie, uint64_t slot, unsigned half)
 {
-	lazy_array_touch(&trie->root_array, slot * 4);
-	atomic_store_explicit(&trie->root[slot], entry, memory_order_release);
+	return (_Atomic uint32_t *)&trie->root[slot] + half;
 }
 
-static void top_store(struct trie *trie, uint64_t slot, uint32_t value)
+static uint32_t plain(uint32_t value)
 {
-	uint32_t below = atomic_load_explicit(&trie->top[slot], memory_order_relaxed) & trie->below_flag;
-
-	lazy_array_touch(&trie->top_array, slot * 4);
-	atomic_store_explicit(&trie->top[slot], (value != 0 ? value - 1 : 0) | below, memory_order_relaxed);
+	return value != 0 ? value - 1 : 0;
 }
 
-enum spread { SPREAD_TOP, SPREAD_MAKE_ROOM, SPREAD_ROOT };
-
-static int spread_slot(struct trie *trie, uint64_t slot, uint32_t value, enum spread what, uint64_t tag)
+static void spread_top(struct trie *trie, uint64_t first, uint64_t n, uint32_t value, uint8_t owner, uint8_t new_owner)
 {
-	uint32_t ref;
+	uint8_t *owners = trie->top_owner.base;
 
-	if (what == SPREAD_TOP) {
-		top_store(trie, slot, value);
-		return 0;
+	for (uint64_t slot = first; slot < first + n; slot++) {
+		uint32_t below = atomic_load_explicit(&trie->top[slot], memory_order_relaxed) & trie->below_flag;
+
+		if (owners[slot] > owner)
+			continue;
+		lazy_array_touch(&trie->top_owner, slot);
+		lazy_array_touch(&trie->top_array, slot * 4);
+		owners[slot] = new_owner;
+		atomic_store_explicit(&trie->top[slot], plain(value) | below, memory_order_relaxed);
 	}
-	ref = *root_record(trie, slot);
-	if (what == SPREAD_MAKE_ROOM)
-		return ref != 0 ? node_make_room(trie, record_at(trie, ref), &trie->root[slot], value, tag) : 0;
-	if (ref != 0)
-		set_inherited(trie, record_at(trie, ref), value);
-	else
-		root_store(trie, slot, value);
-	return 0;
 }
 
-/* Does `what` to the slots below `place` that no longer prefix covers. `bits`: how many are left to the slots; recursion is as
- * deep. At most 2^14 slots (trie.h: what an update costs). */
-static int spread(struct trie *trie, uint64_t place, unsigned bits, uint32_t value, enum spread what, uint64_t tag)
+static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t value, uint8_t owner, uint8_t new_owner)
 {
-	if (bits == 0) {
-		uint64_t n = 1ull << (what == SPREAD_TOP ? trie->top_bits : trie->root_bits);
+	uint8_t *owners = trie->root_owner.base;
+	uint32_t shown = trie->top_lens == 0 ? plain(value) : value;
 
-		return spread_slot(trie, place - n, value, what, tag);
+	for (uint64_t slot = first; slot < first + n; slot++) {
+		if (slot % 512 == 0 || slot == first) { /* pages begin at multiples of this in both arrays */
+			lazy_array_touch(&trie->root_array, slot * 8);
+			lazy_array_touch(&trie->root_owner, slot);
+		}
+		if (owners[slot] > owner)
+			continue;
+		owners[slot] = new_owner;
+		atomic_store_explicit(root_half(trie, slot, 0), shown, memory_order_relaxed);
 	}
-	for (uint64_t half = 2 * place; half <= 2 * place + 1; half++) {
-		int code = *short_value(trie, half) == 0 ? spread(trie, half, bits - 1, value, what, tag) : 0;
-
-		if (code != 0)
-			return code;
-	}
-	return 0;
 }
 
-/* Sets (or removes: 0) the value of a prefix of length <= root_bits. `shown`: what its slots then show. */
-static int short_set(struct trie *trie, uint64_t place, unsigned len, uint32_t value, uint32_t shown, uint64_t tag)
+/* Sets (0: removes) the value of a prefix of length <= root_bits, and in the slots that no longer prefix covers the value
+ * `shown`, which is of a prefix of length shown_owner - 1. */
+static void short_set(struct trie *trie, struct key key, unsigned len, uint32_t value, uint32_t shown, uint8_t shown_owner)
 {
-	int top = len <= trie->top_bits;
+	int top = len < trie->top_lens;
 	unsigned bits = (top ? trie->top_bits : trie->root_bits) - len;
+	uint64_t place = 1ull << len | first_bits(key, len), first = first_bits(key, len) << bits;
 
-	if (!top) {
-		int code = retire_reserve(&trie->retire, 1ull << bits);
-
-		if (code == 0)
-			code = spread(trie, place, bits, shown, SPREAD_MAKE_ROOM, tag);
-		if (code != 0)
-			return code;
-	}
 	lazy_array_touch(&trie->short_values, place * 4);
 	*short_value(trie, place) = value;
 	inheritance_begin(trie);
-	spread(trie, place, bits, shown, top ? SPREAD_TOP : SPREAD_ROOT, tag);
+	(top ? spread_top : spread_root)(trie, first, 1ull << bits, shown, (uint8_t)(len + 1), shown_owner);
 	inheritance_end(trie);
+}
+
+/* Cannot fail: the arrays are there. */
+static int short_insert(struct trie *trie, struct key key, unsigned len, uint32_t value)
+{
+	uint32_t old = *short_value(trie, 1ull << len | first_bits(key, len));
+
+	if (old != value)
+		short_set(trie, key, len, value, value, (uint8_t)(len + 1));
+	if (old == 0)
+		trie->prefixes++;
 	return 0;
 }
 
-static int short_insert(struct trie *trie, struct key key, unsigned len, uint32_t value, uint64_t tag)
+static int short_remove(struct trie *trie, struct key key, unsigned len)
 {
-	uint64_t place = 1ull << len | first_bits(key, len);
-	uint32_t old = *short_value(trie, place);
-	int code = old == value ? 0 : short_set(trie, place, len, value, value, tag);
-
-	if (code == 0 && old == 0)
-		trie->prefixes++;
-	return code;
-}
-
-static int short_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag)
-{
-	uint64_t place = 1ull << len | first_bits(key, len);
-	uint64_t first = len <= trie->top_bits ? 1 : 2ull << trie->top_bits; /* of the same table */
+	unsigned shortest = len < trie->top_lens ? 0 : trie->top_lens, cover = len;
 	uint32_t shown = 0;
-	int code;
 
-	if (*short_value(trie, place) == 0)
+	if (*short_value(trie, 1ull << len | first_bits(key, len)) == 0)
 		return -ENOENT;
-	for (uint64_t cover = place >> 1; cover >= first && shown == 0; cover >>= 1)
-		shown = *short_value(trie, cover);
-	code = short_set(trie, place, len, 0, shown, tag);
-	if (code == 0)
-		trie->prefixes--;
-	return code;
+	while (shown == 0 && cover > shortest) {
+		cover--;
+		shown = *short_value(trie, 1ull << cover | first_bits(key, cover));
+	}
+	short_set(trie, key, len, 0, shown, (uint8_t)(shown != 0 ? cover + 1 : 0));
+	trie->prefixes--;
+	return 0;
 }
 
 /* ---- nodes' prefixes ---- */
@@ -282,20 +215,26 @@ static void walk_to(const struct trie *trie, struct key key, unsigned len, struc
 	walk->target = level;
 }
 
-/* The entry in which the node of this level hangs. */
-static _Atomic uint32_t *entry_above(const struct trie *trie, const struct walk *walk, unsigned level)
+/* Where the node that hangs in this slot of a node with children is named. */
+static _Atomic uint32_t *node_half(const struct trie *trie, uint32_t node, unsigned slot)
 {
-	uint8_t *node;
+	uint8_t *at = arena_at(&trie->node_arena, node >> 2);
 
-	if (level == 0)
-		return &trie->root[walk->root_slot];
-	node = node_at(trie, record_at(trie, walk->ref[level - 1])->entry);
-	return (_Atomic uint32_t *)(node + NODE_ENTRIES) + node_rank(node_starts(node), walk->slot[level - 1]);
+	return (_Atomic uint32_t *)(at + 8u * node_rank(node_starts(at), slot)) + 1;
 }
 
-static _Atomic uint32_t *entry_of_kid(uint8_t *node, unsigned slot)
+/* The one store that shows a node: into the slot above. */
+static void show(struct trie *trie, const struct walk *walk, unsigned level, uint32_t node)
 {
-	return (_Atomic uint32_t *)(node + NODE_ENTRIES) + node_rank(node_starts(node), slot);
+	_Atomic uint32_t *above;
+
+	if (level == 0) {
+		lazy_array_touch(&trie->root_array, walk->root_slot * 8);
+		above = root_half(trie, walk->root_slot, 1);
+	} else {
+		above = node_half(trie, record_at(trie, walk->ref[level - 1])->node, walk->slot[level - 1]);
+	}
+	atomic_store_explicit(above, node, memory_order_release);
 }
 
 /* The slots that the prefix at `place` covers. */
@@ -303,62 +242,35 @@ static uint64_t slots_of(unsigned place)
 {
 	unsigned bits = 31u - (unsigned)__builtin_clz(place);
 
-	return ((bits == 0 ? 0 : 1ull << (64u >> bits)) - 1) << ((place << (6 - bits)) & 63);
+	return ((1ull << (64u >> bits)) - 1) << ((place << (6 - bits)) & 63);
 }
 
-/* Which kids among `slots` inherit something else now, with room made for it. -ENOMEM, or 0 and a bit per kid. */
-static int changed_kids(struct trie *trie, const struct record *record, uint64_t slots, const uint32_t value[NODE_SLOTS],
-			uint64_t tag, uint64_t *changed)
-{
-	*changed = 0;
-	for (uint64_t left = record->kids & slots; left != 0; left &= left - 1) {
-		unsigned slot = (unsigned)__builtin_ctzll(left);
-		struct record *kid = record_at(trie, record_kid(&trie->record_arena, record, slot));
-		_Atomic uint32_t *above = entry_of_kid(node_at(trie, record->entry), slot);
-
-		if (kid->inherited == value[slot])
-			continue;
-		if (node_make_room(trie, kid, above, value[slot], tag) != 0)
-			return -ENOMEM;
-		*changed |= 1ull << slot;
-	}
-	return 0;
-}
-
-/* Writes the node of a level anew from its record, tells kids among `slots` what they inherit, shows it. The kid at new_slot, if any,
- * is not in the old node: its entry is new_entry. -ENOMEM: nothing changed. The caller reserved room to retire. */
-static int refresh(struct trie *trie, const struct walk *walk, unsigned level, uint64_t slots, unsigned new_slot,
-		   uint32_t new_entry, uint64_t tag)
+/* Writes the node of a level anew from its record, of which the slots `changed` have another value, and shows it. The kid at
+ * new_slot, if any, is not in the old node: it is new_node. -ENOMEM: nothing changed. There is room to retire one. */
+static int refresh(struct trie *trie, const struct walk *walk, unsigned level, uint64_t changed, unsigned new_slot,
+		   uint32_t new_node, uint64_t tag)
 {
 	struct record *record = record_at(trie, walk->ref[level]);
-	uint8_t *old = node_at(trie, record->entry);
-	uint32_t value[NODE_SLOTS], slot_entry[NODE_SLOTS], entry;
-	uint64_t changed;
+	int inherited = (record->kids & changed) != 0;
+	uint64_t slot[NODE_SLOTS];
+	uint32_t node;
 
-	record_resolve(&trie->record_arena, record, value);
-	if (changed_kids(trie, record, slots, value, tag, &changed) != 0)
-		return -ENOMEM;
-	memcpy(slot_entry, value, sizeof(value));
+	record_resolve(&trie->record_arena, record, slot);
 	for (uint64_t left = record->kids; left != 0; left &= left - 1) {
-		unsigned slot = (unsigned)__builtin_ctzll(left);
+		unsigned kid = (unsigned)__builtin_ctzll(left);
 
-		slot_entry[slot] = slot == new_slot ? new_entry : *entry_of_kid(old, slot);
+		slot[kid] |= slot_pair(0, kid == new_slot ? new_node : *node_half(trie, record->node, kid));
 	}
-	entry = node_build(trie, slot_entry, record->inherited);
-	if (entry == 0)
+	node = node_build(trie, slot);
+	if (node == 0)
 		return -ENOMEM;
-	if (changed != 0) {
+	if (inherited)
 		inheritance_begin(trie);
-		for (uint64_t left = changed; left != 0; left &= left - 1) {
-			unsigned slot = (unsigned)__builtin_ctzll(left);
-
-			set_inherited(trie, record_at(trie, record_kid(&trie->record_arena, record, slot)), value[slot]);
-		}
+	show(trie, walk, level, node);
+	if (inherited)
 		inheritance_end(trie);
-	}
-	atomic_store_explicit(entry_above(trie, walk, level), entry, memory_order_release);
-	node_retire(trie, record->entry, tag);
-	record->entry = entry;
+	node_retire(trie, record->node, tag);
+	record->node = node;
 	return 0;
 }
 
@@ -392,83 +304,77 @@ static int record_set(struct trie *trie, const struct walk *walk, unsigned len, 
 	return code;
 }
 
-/* What the record that will hang at level `found` inherits. */
-static uint32_t inherited_there(const struct trie *trie, const struct walk *walk)
-{
-	const struct record *above;
-	unsigned cover;
-
-	if (walk->found == 0)
-		return trie->root[walk->root_slot];
-	above = record_at(trie, walk->ref[walk->found - 1]);
-	cover = record_cover(above, walk->slot[walk->found - 1]);
-	return cover != 0 ? *record_value(&trie->record_arena, above, cover) : 0;
-}
-
 /* A record and its node that nobody sees yet; 0: no memory. kid: of the level below, 0 at the target. */
-static uint32_t link_create(struct trie *trie, unsigned slot, unsigned place, uint32_t value, uint32_t kid, uint32_t inherited)
+static uint32_t link_create(struct trie *trie, unsigned slot, unsigned place, uint32_t value, uint32_t kid)
 {
 	struct arena *arena = &trie->record_arena;
-	uint32_t ref = record_create(arena), entry[NODE_SLOTS];
+	uint32_t ref = record_create(arena);
 	struct record *record = record_at(trie, ref);
+	uint64_t pair[NODE_SLOTS];
 	int code;
 
 	if (ref == 0)
 		return 0;
 	code = kid != 0 ? record_kid_insert(arena, record, slot, kid) : record_insert(arena, record, place, value);
 	if (code == 0) {
-		record_resolve(arena, record, entry);
+		record_resolve(arena, record, pair);
 		if (kid != 0)
-			entry[slot] = record_at(trie, kid)->entry;
-		record->inherited = inherited;
-		record->entry = node_build(trie, entry, inherited);
+			pair[slot] = slot_pair(0, record_at(trie, kid)->node);
+		record->node = node_build(trie, pair);
 	}
-	if (code != 0 || record->entry == 0) {
+	if (code != 0 || record->node == 0) {
 		record_destroy(arena, ref);
 		return 0;
 	}
 	return ref;
 }
 
-/* The records that are missing on the way, from the target up, then one store shows them all. */
+/* Hangs a chain of new records, the first of which is `ref`, in what is there. */
+static int chain_link(struct trie *trie, const struct walk *walk, uint32_t ref, uint64_t tag)
+{
+	unsigned first = walk->found, slot;
+	struct record *above;
+	int code;
+
+	if (first == 0) {
+		lazy_array_touch(&trie->root_records, walk->root_slot * 4);
+		*root_record(trie, walk->root_slot) = ref;
+		show(trie, walk, 0, record_at(trie, ref)->node);
+		return 0;
+	}
+	above = record_at(trie, walk->ref[first - 1]);
+	slot = walk->slot[first - 1];
+	if (record_kid_insert(&trie->record_arena, above, slot, ref) != 0)
+		return -ENOMEM;
+	code = refresh(trie, walk, first - 1, 0, slot, record_at(trie, ref)->node, tag);
+	if (code != 0)
+		record_kid_take(&trie->record_arena, above, slot);
+	return code;
+}
+
+/* Makes the records that are missing on the way, from the target up; then one store shows them all. */
 static int chain_insert(struct trie *trie, struct walk *walk, unsigned len, uint32_t value, uint64_t tag)
 {
 	unsigned place = record_place(walk->slot[walk->target], len - walk->depth[walk->target]);
-	unsigned first = walk->found, level = walk->target + 1;
-	struct record *above = NULL;
+	unsigned level = walk->target + 1; /* levels from here on are made */
 	uint32_t ref = 0;
 	int code = 0;
 
-	while (level-- > first) {
-		uint32_t inherited = level == first ? inherited_there(trie, walk) : 0;
-
-		ref = link_create(trie, walk->slot[level], place, value, ref, inherited);
-		if (ref == 0) {
+	while (level > walk->found && code == 0) {
+		ref = link_create(trie, walk->slot[level - 1], place, value, ref);
+		if (ref != 0)
+			walk->ref[--level] = ref;
+		else
 			code = -ENOMEM;
-			break;
-		}
-		walk->ref[level] = ref;
 	}
-	level = code == 0 ? first : level + 1;
-	if (code == 0 && first == 0) {
-		lazy_array_touch(&trie->root_records, walk->root_slot * 4);
-		*root_record(trie, walk->root_slot) = ref;
-		root_store(trie, walk->root_slot, record_at(trie, ref)->entry);
-	} else if (code == 0) {
-		above = record_at(trie, walk->ref[first - 1]);
-		code = record_kid_insert(&trie->record_arena, above, walk->slot[first - 1], ref);
-		if (code == 0) {
-			code = refresh(trie, walk, first - 1, 0, walk->slot[first - 1], record_at(trie, ref)->entry, tag);
-			if (code != 0)
-				record_kid_take(&trie->record_arena, above, walk->slot[first - 1]);
-		}
-	}
+	if (code == 0)
+		code = chain_link(trie, walk, ref, tag);
 	if (code == 0) {
 		trie->prefixes++;
 		return 0;
 	}
 	for (; level <= walk->target; level++) {
-		arena_free(&trie->node_arena, record_at(trie, walk->ref[level])->entry & ENTRY_REF);
+		arena_free(&trie->node_arena, record_at(trie, walk->ref[level])->node >> 2);
 		record_destroy(&trie->record_arena, walk->ref[level]);
 	}
 	return code;
@@ -478,7 +384,7 @@ static int long_insert(struct trie *trie, struct key key, unsigned len, uint32_t
 {
 	struct walk walk;
 
-	if (retire_reserve(&trie->retire, NODE_SLOTS + 1) != 0)
+	if (retire_reserve(&trie->retire, 1) != 0)
 		return -ENOMEM;
 	walk_to(trie, key, len, &walk);
 	if (walk.found > walk.target)
@@ -490,7 +396,7 @@ static int long_insert(struct trie *trie, struct key key, unsigned len, uint32_t
 static int chain_remove(struct trie *trie, const struct walk *walk, unsigned first, uint64_t tag)
 {
 	if (first == 0) {
-		root_store(trie, walk->root_slot, record_at(trie, walk->ref[0])->inherited);
+		show(trie, walk, 0, 0);
 		*root_record(trie, walk->root_slot) = 0;
 	} else {
 		struct record *above = record_at(trie, walk->ref[first - 1]);
@@ -504,7 +410,7 @@ static int chain_remove(struct trie *trie, const struct walk *walk, unsigned fir
 		record_shrink(&trie->record_arena, above);
 	}
 	for (unsigned level = first; level <= walk->target; level++) {
-		node_retire(trie, record_at(trie, walk->ref[level])->entry, tag);
+		node_retire(trie, record_at(trie, walk->ref[level])->node, tag);
 		record_destroy(&trie->record_arena, walk->ref[level]);
 	}
 	return 0;
@@ -518,7 +424,7 @@ static int long_remove(struct trie *trie, struct key key, unsigned len, uint64_t
 	uint32_t value;
 	int code;
 
-	if (retire_reserve(&trie->retire, NODE_SLOTS + 1 + LEVELS_MAX) != 0)
+	if (retire_reserve(&trie->retire, 1 + LEVELS_MAX) != 0)
 		return -ENOMEM;
 	walk_to(trie, key, len, &walk);
 	if (walk.found <= walk.target)
@@ -566,11 +472,11 @@ int trie_insert(struct trie *trie, struct key key, unsigned len, uint32_t value,
 	uint32_t *below = (uint32_t *)trie->below_count.base + slot;
 	int code;
 
-	if (len <= trie->top_bits)
-		return short_insert(trie, key, len, value, tag);
+	if (len < trie->top_lens)
+		return short_insert(trie, key, len, value);
 	if (*below == 0)
 		mark_below(trie, slot, 1);
-	code = len <= trie->root_bits ? short_insert(trie, key, len, value, tag) : long_insert(trie, key, len, value, tag);
+	code = len <= trie->root_bits ? short_insert(trie, key, len, value) : long_insert(trie, key, len, value, tag);
 	if (trie->prefixes != before) {
 		lazy_array_touch(&trie->below_count, slot * 4);
 		++*below;
@@ -584,9 +490,9 @@ int trie_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag)
 {
 	uint64_t slot = first_bits(key, trie->top_bits);
 	uint32_t *below = (uint32_t *)trie->below_count.base + slot;
-	int code = len <= trie->root_bits ? short_remove(trie, key, len, tag) : long_remove(trie, key, len, tag);
+	int code = len <= trie->root_bits ? short_remove(trie, key, len) : long_remove(trie, key, len, tag);
 
-	if (code == 0 && len > trie->top_bits && --*below == 0)
+	if (code == 0 && len >= trie->top_lens && --*below == 0)
 		mark_below(trie, slot, 0);
 	return code;
 }
@@ -614,24 +520,35 @@ uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len)
 	return value;
 }
 
+static int arrays_create(struct trie *trie)
+{
+	uint64_t top = 1ull << trie->top_bits, root = 1ull << trie->root_bits;
+	struct {
+		struct lazy_array *array;
+		uint64_t bytes;
+	} all[] = {
+		{&trie->top_array, 4 * top},	     {&trie->top_owner, top},	{&trie->below_count, 4 * top},
+		{&trie->root_array, 8 * root},	     {&trie->root_owner, root}, {&trie->root_records, 4 * root},
+		{&trie->short_values, 2 * 4 * root},
+	};
+
+	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)
+		if (lazy_array_create(all[i].array, all[i].bytes) != 0)
+			return -ENOMEM;
+	return 0;
+}
+
 int trie_create(struct trie *trie, unsigned family, struct arena_fault *fault)
 {
 	int ip4 = family == 4, code;
 
 	memset(trie, 0, sizeof(*trie));
-	trie->top_bits = ip4 ? 8 : 14;
+	trie->top_bits = ip4 ? 0 : 14;
+	trie->top_lens = ip4 ? 0 : 15;
 	trie->root_bits = ip4 ? 18 : 24;
 	trie->max_len = ip4 ? 32 : 128;
 	trie->below_flag = ip4 ? 0 : TOP_BELOW;
-	code = lazy_array_create(&trie->top_array, ip4 ? ARENA_PAGE : 4ull << trie->top_bits, 0);
-	if (code == 0)
-		code = lazy_array_create(&trie->below_count, ip4 ? ARENA_PAGE : 4ull << trie->top_bits, 0);
-	if (code == 0)
-		code = lazy_array_create(&trie->root_array, 4ull << trie->root_bits, 0);
-	if (code == 0)
-		code = lazy_array_create(&trie->root_records, 4ull << trie->root_bits, 0);
-	if (code == 0)
-		code = lazy_array_create(&trie->short_values, 8ull << trie->root_bits, 0);
+	code = arrays_create(trie);
 	if (code == 0)
 		code = arena_create(&trie->node_arena, NODE_ARENA_BYTES, 1, fault);
 	if (code == 0)
@@ -654,6 +571,8 @@ void trie_destroy(struct trie *trie)
 	arena_destroy(&trie->node_arena);
 	lazy_array_destroy(&trie->short_values);
 	lazy_array_destroy(&trie->root_records);
+	lazy_array_destroy(&trie->root_owner);
+	lazy_array_destroy(&trie->top_owner);
 	lazy_array_destroy(&trie->root_array);
 	lazy_array_destroy(&trie->below_count);
 	lazy_array_destroy(&trie->top_array);

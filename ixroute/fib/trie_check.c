@@ -22,23 +22,6 @@ static int wrong(struct check *check, const char *what, unsigned depth, uint64_t
 	return -EINVAL;
 }
 
-static uint32_t short_value(const struct trie *trie, unsigned len, uint64_t bits)
-{
-	return ((const uint32_t *)trie->short_values.base)[1ull << len | bits];
-}
-
-/* The longest of the prefixes of length from .. to that covers slot (`to` bits). */
-static uint32_t longest(const struct trie *trie, unsigned from, unsigned to, uint64_t slot)
-{
-	for (unsigned len = to + 1; len-- > from;) {
-		uint32_t value = short_value(trie, len, slot >> (to - len));
-
-		if (value != 0)
-			return value;
-	}
-	return 0;
-}
-
 static int check_arrays(struct check *check, const struct record *record, unsigned depth)
 {
 	const struct arena *arena = &check->trie->record_arena;
@@ -59,55 +42,52 @@ static int check_arrays(struct check *check, const struct record *record, unsign
 	return 0;
 }
 
-static int check_node(struct check *check, const struct record *record, unsigned depth, const uint32_t want[NODE_SLOTS])
+static int check_node(struct check *check, const struct record *record, unsigned depth, const uint64_t want[NODE_SLOTS])
 {
-	const uint8_t *node = check->trie->nodes + entry_offset(record->entry);
-	uint32_t width = entry_width(record->entry), before = 0;
-	uint64_t starts = node_starts(node);
-	uint32_t runs = node_rank(starts, NODE_SLOTS - 1);
+	const uint8_t *at = node_of(check->trie->nodes, record->node);
+	uint64_t starts = node_starts(at), before = 0, ored = 0;
+	uint32_t runs = node_rank(starts, NODE_SLOTS - 1), width = record->node & NODE_WIDTH;
 
-	if ((record->entry & ENTRY_NODE) == 0 || width == 3)
-		return wrong(check, "a record's entry is not a node", depth, record->entry);
-	if (arena_room(&check->trie->node_arena, record->entry & ENTRY_REF) !=
-	    (NODE_ENTRIES + width * (1 + runs) + ARENA_UNIT - 1) / ARENA_UNIT * ARENA_UNIT)
-		return wrong(check, "a node of the wrong size", depth, record->entry);
-	if ((starts & 1) == 0 || node_entry(node, width, 0) != record->inherited)
-		return wrong(check, "starts or inherited", depth, record->entry);
+	if (arena_room(&check->trie->node_arena, record->node >> 2) !=
+	    (8 + (runs << width) + ARENA_UNIT - 1) / ARENA_UNIT * ARENA_UNIT)
+		return wrong(check, "a node of the wrong size", depth, record->node);
+	if ((starts & 1) == 0)
+		return wrong(check, "a node whose first run is missing", depth, record->node);
 	for (unsigned slot = 0; slot < NODE_SLOTS; slot++) {
-		uint32_t found = node_entry(node, width, node_rank(starts, slot));
+		uint64_t found = node_entry(at, record->node, node_rank(starts, slot));
 
 		if (found != want[slot])
 			return wrong(check, "the node's slot is not what the record says", depth, slot);
 		if (slot > 0 && ((starts >> slot & 1) != 0) != (found != before))
 			return wrong(check, "a run begins where nothing changes", depth, slot);
 		before = found;
+		ored |= found;
 	}
+	if (width > 0 && ored < 1ull << (4u << width))
+		return wrong(check, "a node wider than it needs", depth, record->node);
 	return 0;
 }
 
-static int check_record(struct check *check, uint32_t ref, uint32_t entry, uint32_t inherited, unsigned depth)
+static int check_record(struct check *check, uint32_t ref, uint32_t node, unsigned depth)
 {
 	const struct arena *arena = &check->trie->record_arena;
 	const struct record *record = arena_at(arena, ref);
-	uint32_t value[NODE_SLOTS], want[NODE_SLOTS];
+	uint64_t want[NODE_SLOTS];
 	int code = 0;
 
-	if (entry != record->entry)
-		return wrong(check, "the entry above is not this record's node", depth, entry);
-	if (inherited != record->inherited)
-		return wrong(check, "inherits something else than the slot above has", depth, inherited);
+	if (node != record->node)
+		return wrong(check, "the slot above does not name this record's node", depth, node);
 	if (depth >= check->trie->max_len)
 		return wrong(check, "a record deeper than any prefix", depth, 0);
 	code = check_arrays(check, record, depth);
 	for (unsigned slot = 0; slot < NODE_SLOTS && code == 0; slot++) {
 		unsigned cover = record_cover(record, slot);
 
-		value[slot] = cover != 0 ? *record_value(arena, record, cover) : 0;
-		want[slot] = value[slot];
+		want[slot] = cover != 0 ? *record_value(arena, record, cover) : 0;
 		if (record_has_kid(record, slot)) {
 			const struct record *kid = arena_at(arena, record_kid(arena, record, slot));
 
-			want[slot] = kid->entry;
+			want[slot] = slot_pair((uint32_t)want[slot], kid->node);
 		}
 	}
 	if (code == 0)
@@ -115,75 +95,77 @@ static int check_record(struct check *check, uint32_t ref, uint32_t entry, uint3
 	for (uint64_t left = record->kids; left != 0 && code == 0; left &= left - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(left);
 
-		code = check_record(check, record_kid(arena, record, slot), want[slot], value[slot], depth_below(depth));
+		code = check_record(check, record_kid(arena, record, slot), (uint32_t)(want[slot] >> 32), depth_below(depth));
 	}
 	return code;
 }
 
-static int check_root_slot(struct check *check, uint64_t slot)
+static int check_root_slot(struct check *check, uint64_t slot, uint32_t value, unsigned owner)
 {
 	const struct trie *trie = check->trie;
-	uint32_t want = longest(trie, trie->top_bits + 1, trie->root_bits, slot), entry = trie->root[slot];
-	uint32_t ref = ((const uint32_t *)trie->root_records.base)[slot];
+	uint32_t ref = ((const uint32_t *)trie->root_records.base)[slot], node = (uint32_t)(trie->root[slot] >> 32);
 
-	check->prefixes += short_value(trie, trie->root_bits, slot) != 0;
+	if (trie->top_lens == 0 && value != 0)
+		value--;
+	if ((uint32_t)trie->root[slot] != value)
+		return wrong(check, "value in the root", trie->root_bits, slot);
+	if (((const uint8_t *)trie->root_owner.base)[slot] != owner)
+		return wrong(check, "owner in the root", trie->root_bits, slot);
 	if (ref != 0)
-		return check_record(check, ref, entry, want, trie->root_bits);
-	return entry == want ? 0 : wrong(check, "root", trie->root_bits, slot);
+		return check_record(check, ref, node, trie->root_bits);
+	return node == 0 ? 0 : wrong(check, "a node without a record", trie->root_bits, slot);
 }
 
-/* The root slots under one top slot, and the prefixes of the lengths between. */
-static int check_below(struct check *check, uint64_t top_slot)
+static int check_short(struct check *check, unsigned len, uint64_t bits, uint32_t value, unsigned owner);
+
+static int check_top_slot(struct check *check, uint64_t slot, uint32_t value, unsigned owner)
 {
 	const struct trie *trie = check->trie;
-	unsigned bits = trie->root_bits - trie->top_bits;
-	uint64_t before = check->prefixes, marked = trie->top[top_slot] & TOP_BELOW;
-	uint32_t count = ((const uint32_t *)trie->below_count.base)[top_slot];
+	/* Root slots under this one fill two whole pages: those never written hold nothing, and stay unmapped. */
+	uint64_t page = (slot << (trie->root_bits - trie->top_bits)) * 8 / ARENA_PAGE, before = check->prefixes;
+	uint32_t count = ((const uint32_t *)trie->below_count.base)[slot];
 	int code = 0;
 
-	for (unsigned more = 1; more < bits; more++)
-		for (uint64_t at = top_slot << more; at < (top_slot + 1) << more; at++)
-			check->prefixes += short_value(trie, trie->top_bits + more, at) != 0;
-	for (uint64_t slot = top_slot << bits; slot < (top_slot + 1) << bits && code == 0; slot++)
-		code = check_root_slot(check, slot);
+	if ((trie->top[slot] & TOP_INDEX) != (value != 0 ? value - 1 : 0))
+		return wrong(check, "top", trie->top_bits, slot);
+	if (((const uint8_t *)trie->top_owner.base)[slot] != owner)
+		return wrong(check, "owner in the top", trie->top_bits, slot);
+	if (count != 0 || lazy_array_written(&trie->root_array, page) || lazy_array_written(&trie->root_array, page + 1)) {
+		code = check_short(check, trie->top_lens, 2 * slot, 0, 0);
+		if (code == 0)
+			code = check_short(check, trie->top_lens, 2 * slot + 1, 0, 0);
+	}
 	if (code == 0 && check->prefixes - before != count)
-		return wrong(check, "the count of longer prefixes", trie->top_bits, top_slot);
-	if (code == 0 && marked != (count != 0 ? trie->below_flag : 0))
-		return wrong(check, "the mark for longer prefixes", trie->top_bits, top_slot);
+		return wrong(check, "the count of longer prefixes", trie->top_bits, slot);
+	if (code == 0 && (trie->top[slot] & TOP_BELOW) != (count != 0 ? TOP_BELOW : 0))
+		return wrong(check, "the mark for longer prefixes", trie->top_bits, slot);
 	return code;
 }
 
-static int check_top(struct check *check)
+/* All below a prefix of length <= root_bits. value, owner: of the longest prefix of the same table above it. */
+static int check_short(struct check *check, unsigned len, uint64_t bits, uint32_t value, unsigned owner)
 {
 	const struct trie *trie = check->trie;
+	uint32_t mine = ((const uint32_t *)trie->short_values.base)[1ull << len | bits];
+	int code;
 
-	for (uint64_t slot = 0; slot < 1ull << trie->top_bits; slot++) {
-		/* Root slots under this one fill whole pages: one never written holds nothing, and stays unmapped. */
-		uint64_t page = (slot << (trie->root_bits - trie->top_bits)) * 4 / ARENA_PAGE;
-		uint32_t value = longest(trie, 0, trie->top_bits, slot);
-		int below = ((const uint32_t *)trie->below_count.base)[slot] != 0;
-		int code = 0;
-
-		if ((trie->top[slot] & TOP_INDEX) != (value != 0 ? value - 1 : 0))
-			return wrong(check, "top", trie->top_bits, slot);
-		check->prefixes += short_value(trie, trie->top_bits, slot) != 0;
-		if (below || lazy_array_written(&trie->root_array, page))
-			code = check_below(check, slot);
-		else if (trie->top[slot] & TOP_BELOW)
-			code = wrong(check, "the mark for longer prefixes", trie->top_bits, slot);
-		if (code != 0)
-			return code;
+	if (mine != 0) {
+		check->prefixes++;
+		value = mine;
+		owner = len + 1;
 	}
-	for (unsigned len = 0; len < trie->top_bits; len++)
-		for (uint64_t bits = 0; bits < 1ull << len; bits++)
-			check->prefixes += short_value(trie, len, bits) != 0;
-	return 0;
+	if (len == trie->root_bits)
+		return check_root_slot(check, bits, value, owner);
+	if (trie->top_lens != 0 && len == trie->top_bits)
+		return check_top_slot(check, bits, value, owner);
+	code = check_short(check, len + 1, 2 * bits, value, owner);
+	return code != 0 ? code : check_short(check, len + 1, 2 * bits + 1, value, owner);
 }
 
 int trie_check(const struct trie *trie, char *why, size_t why_bytes)
 {
 	struct check check = {.trie = trie, .why = why, .why_bytes = why_bytes};
-	int code = check_top(&check);
+	int code = check_short(&check, 0, 0, 0, 0);
 
 	if (code != 0)
 		return code;

@@ -7,7 +7,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
-
 from ixroute.driver.mem import MemPort
 from ixroute.driver.port import PortOptions
 from ixroute.driver.umem import Umem

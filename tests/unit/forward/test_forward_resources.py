@@ -11,8 +11,8 @@ from forward_packets import arp, eth, ip4, tcp, vlan
 from forward_rig import GLEAN_1, MAC, MTU, SENDER, VIA_1, Context, Rig
 from hypothesis import given
 from hypothesis import strategies as st
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.forward.policers import DEFAULT_POLICERS, Policer
 from ixroute.forward.reasons import REASONS, Kind
 from ixroute.forward.worker import add_port_counters

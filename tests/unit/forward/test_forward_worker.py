@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from forward_packets import eth, ip4
 from forward_rig import MAC, SENDER, Rig
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.forward.worker import NEVER_SLEEP, Worker
 
 THROUGH = eth(MAC[0], SENDER, 0x0800, ip4("192.0.2.77", "10.0.0.1"))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.driver.umem import Umem
 from ixroute.tap.door import Door
 

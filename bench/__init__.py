@@ -1,0 +1,1 @@
+"""Measurements: they print figures and assert nothing. `python -m bench` lists them."""
