@@ -11,7 +11,7 @@ from ixroute import __version__
 from ixroute.client import NotRunningError
 from ixroute.commands import ask, config, demo, doctor, lookup, run, show, stats
 from ixroute.config import ConfigError
-from ixroute.errors import UserError
+from ixroute.errors import UsageError, UserError
 
 EXIT_OK = 0
 EXIT_ERROR = 1
@@ -22,17 +22,17 @@ EXIT_INTERRUPTED = 130
 _COMMANDS = (run, stats, show, lookup, doctor, config, ask, demo)
 
 _DESCRIPTION = """\
-A router for one Linux machine. Its ports are driven from user space; its control
-plane is the kernel: each port appears as an interface, and what you set on that
-interface with ip, FRR or BIRD is what ixroute forwards by.
+A router for one Linux machine. Its ports are driven from user space; its
+control plane is the kernel: each port appears as an interface, and what you
+set on that interface with ip, FRR or BIRD is what ixroute forwards by.
 """
 
 _EPILOG = """\
 first steps:
-  ixroute demo                             see it route between namespaces, then clean up
-  ixroute doctor                           what on this machine stands in its way
+  ixroute demo                     watch it route, then clean up
+  ixroute doctor                   what on this machine stands in its way
   ixroute run --port wan0=af_xdp:eth1 --port lan0=af_xdp:eth2
-  ip addr add 192.0.2.1/24 dev wan0        the rest is plain ip
+  ip addr add 192.0.2.1/24 dev wan0    (the rest is plain ip)
 
 exit codes:
   0  done
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(EXIT_USAGE, *map(str, error.faults))
     except NotRunningError as error:
         return _fail(EXIT_NOT_RUNNING, str(error))
+    except UsageError as error:
+        return _fail(EXIT_USAGE, str(error))
     except UserError as error:
         return _fail(EXIT_ERROR, str(error))
     except BrokenPipeError:

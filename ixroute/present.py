@@ -96,4 +96,6 @@ def duration(seconds: float) -> str:
 
 def speed(mbps: int) -> str:
     """A link's speed: 10000 -> "10G"."""
-    return rate(mbps * 1e6).replace(".00", "").replace(".0", "") if mbps > 0 else "up"
+    if mbps <= 0:
+        return "up"
+    return f"{mbps / 1000:g}G" if mbps >= 1000 else f"{mbps}M"

@@ -9,7 +9,18 @@ from ixroute.schema import Port, PortStats, Stats, Totals, WorkerStats
 
 # Of the door's and the driver's counters only trouble is shown; all of them are in the JSON.
 _DOOR_TROUBLE = ("write_failed", "read_failed", "read_too_long")
-_DRIVER_TROUBLE = ("drop", "error", "full", "invalid", "missed", "fill_ring_empty")
+# By word, since every driver has its own names. A transmit ring that is empty is no trouble.
+_DRIVER_TROUBLE = (
+    "drop",
+    "error",
+    "full",
+    "invalid",
+    "missed",
+    "refused",
+    "bad",
+    "no_frame",
+    "fill_ring_empty",
+)
 _VERDICTS = ("dropped", "policed", "punted")
 
 
@@ -47,10 +58,9 @@ class _View:
 
     def head(self) -> list[str]:
         now = self.now
-        ports, workers = len(now["ports"]), len(now["workers"])
         return [
             f"ixroute {now['version']}, up {duration(now['uptime_s'])}, "
-            f"{ports} port{'s' * (ports != 1)}, {workers} worker{'s' * (workers != 1)}"
+            f"{_of(len(now['ports']), 'port')}, {_of(len(now['workers']), 'worker')}"
         ]
 
     def ports(self) -> list[str]:
@@ -125,9 +135,7 @@ class _View:
         for name in _DOOR_TROUBLE:
             yield f"kernel {name}", port["door"].get(name, 0), old["door"].get(name, 0)
         for name, n in port["driver"].items():
-            if any(
-                word in name for word in ("drop", "error", "full", "invalid", "missed", "no_frame", "empty")
-            ):
+            if any(word in name for word in _DRIVER_TROUBLE):
                 yield f"driver {name}", n, old["driver"].get(name, 0)
 
     def workers(self) -> list[str]:
@@ -159,10 +167,14 @@ class _View:
             f"FIB      {count(fib['prefixes4'])} IPv4 and {count(fib['prefixes6'])} IPv6 prefixes; "
             f"{lookups} for lookups, {size(fib['update_bytes'])} for updates",
             f"Mirror   {state}; {count(mirror['routes4'])} IPv4 and {count(mirror['routes6'])} IPv6 routes, "
-            f"{count(mirror['neighbors'])} neighbours; {count(mirror['resyncs'])} dumps, "
-            f"{count(mirror['overruns'])} overruns, {count(mirror['drift'])} found by audits",
+            f"{count(mirror['neighbors'])} neighbours; {_of(mirror['resyncs'], 'dump')}, "
+            f"{_of(mirror['overruns'], 'overrun')}, {count(mirror['drift'])} found by audits",
             f"Packets  {_equation(self.now['totals'])}",
         ]
+
+
+def _of(number: int, thing: str) -> str:
+    return f"{count(number)} {thing}{'s' * (number != 1)}"
 
 
 def _equation(total: Totals) -> str:

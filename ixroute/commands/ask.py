@@ -9,15 +9,15 @@ from ixroute.commands import parsing
 from ixroute.schema import Done
 
 _RELOAD = """\
-Makes the daemon read its configuration file again, and then the kernel's tables; the
-same as SIGHUP or `systemctl reload ixroute`. What is wrong in the file is told here
-and changes nothing.
+Makes the daemon read its configuration file again, and then the kernel's
+tables; the same as SIGHUP or `systemctl reload ixroute`. The log tells the
+outcome; a file that is wrong changes nothing (`ixroute config check`).
 """
 
 _RESYNC = """\
-Makes the daemon read the kernel's tables again and mend what differs. It does so by
-itself whenever it could have missed something; `drift` in `ixroute stats` counts
-what such a dump found different.
+Makes the daemon read the kernel's tables again and mend what differs. It does
+so by itself whenever it could have missed something; `drift` in `ixroute stats`
+counts what such a dump found different.
 """
 
 

@@ -12,7 +12,7 @@ from ixroute.present import count
 _DESCRIPTION = f"""\
 Works on configuration files, without a daemon.
 
-  check    reads FILE and tells everything that is wrong, with file, line and key
+  check    reads FILE and tells all that is wrong, by file, line and key
   show     prints FILE with all defaults filled in
   example  prints a file with every key, explained, at its default
 

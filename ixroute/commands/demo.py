@@ -7,16 +7,17 @@ import argparse
 from ixroute.commands import parsing
 
 _DESCRIPTION = """\
-Makes three network namespaces, client - router - server, runs the real daemon in the
-middle one, sets addresses and routes with ip, then pings, traces and sends TCP and UDP
-through it, and shows `ixroute stats`. Needs root. Nothing outside those namespaces is
-touched, and they are removed whatever happens, unless you keep them.
+Makes three network namespaces, client - router - server, runs the real daemon
+in the middle one, sets addresses and routes with ip, then pings, traces and
+sends TCP and UDP through it, and shows `ixroute stats`. Needs root. Nothing
+outside those namespaces is touched, and they are removed whatever happens,
+unless you keep them.
 """
 
 _EXAMPLES = """\
   ixroute demo
-  ixroute demo --keep                      leave it running, and say what to try next
-  ixroute demo --stop                      end and remove what --keep left
+  ixroute demo --keep              leave it running, and say what to try next
+  ixroute demo --stop              end and remove what --keep left
 """
 
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from ixroute.doctor import Finding
 
 _DESCRIPTION = f"""\
-Looks at this machine and says what would stop or slow the router, with the command
-that mends each. Changes nothing. Checks the ports of the configuration
-({DEFAULT_PATH} when that exists), or those given here. Works without
-privilege, but then sees less; in a network namespace it looks at that namespace.
+Looks at this machine and says what would stop or slow the router, with the
+command that mends each. Changes nothing. Checks the ports of the configuration
+({DEFAULT_PATH} when that exists), or those given here. Works
+without privilege, but then sees less; in a network namespace it looks at that
+namespace.
 
   OK    as it should be
   NOTE  good to know

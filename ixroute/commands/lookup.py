@@ -13,9 +13,9 @@ from ixroute.schema import Lookup
 from ixroute.show_view import legs_text, protocol_name, table_name
 
 _DESCRIPTION = """\
-Says what becomes of a packet to ADDR: which prefix it matches, by which next hop and
-port it leaves, or why the kernel gets it. The answer is that of the table the packets
-see, not the kernel's; compare with `ip route get ADDR`.
+Says what becomes of a packet to ADDR: which prefix it matches, by which next
+hop and port it leaves, or why the kernel gets it. The answer is that of the
+table the packets see, not the kernel's; compare with `ip route get ADDR`.
 """
 
 _EXAMPLES = """\
@@ -66,7 +66,8 @@ def render(found: Lookup, style: Style) -> list[str]:
         kind = f"{route['type']} " if route["type"] != "unicast" else ""
         where = f"table {table_name(route['table'])}, metric {route['metric']}"
         lines.append(f"  route      {kind}{route['prefix']} ({where}, by {protocol_name(route['protocol'])})")
-        lines.append(f"  next hop   {legs_text(route['legs'])}")
+        if route["legs"]:
+            lines.append(f"  next hop   {legs_text(route['legs'])}")
     if found["neighbor"]:
         lines.append(f"  neighbour  {found['prefix']}, under that route")
     if adjacency["port"]:

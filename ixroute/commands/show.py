@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ixroute.client import pages, request
 from ixroute.commands import parsing
-from ixroute.errors import UserError
+from ixroute.errors import UsageError
 from ixroute.present import count, style_for
 from ixroute.schema import Route
 from ixroute.show_view import TABLES
@@ -30,8 +30,8 @@ Shows what the daemon knows.
 
 _EXAMPLES = f"""\
   ixroute show ports
-  ixroute show routes                      the first {DEFAULT_LIMIT}
-  ixroute show routes -6 --prefix 2001:db8::/32    that prefix and all within
+  ixroute show routes              the first {DEFAULT_LIMIT}
+  ixroute show routes -6 --prefix 2001:db8::/32
   ixroute show routes --all -j | jq length
 """
 
@@ -53,9 +53,7 @@ def add(commands: parsing.Commands) -> None:
     family = routes.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
-    routes.add_argument(
-        "--prefix", metavar="PREFIX", type=_prefix, default="", help="this prefix and all within"
-    )
+    routes.add_argument("--prefix", metavar="PREFIX", type=_prefix, help="this prefix and all within")
     much = routes.add_mutually_exclusive_group()
     much.add_argument(
         "--limit", metavar="N", type=parsing.positive, default=DEFAULT_LIMIT, help="at most N (%(default)s)"
@@ -73,7 +71,7 @@ def _prefix(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Prints one kind of thing."""
     if args.what != "routes" and (args.family or args.prefix or args.all or args.limit != DEFAULT_LIMIT):
-        raise UserError(
+        raise UsageError(
             f"-4, -6, --prefix, --limit and --all are for routes, not {args.what}: leave them out"
         )
     if args.what == "routes":
@@ -91,7 +89,7 @@ def _routes(args: argparse.Namespace) -> int:
     limit = None if args.all else args.limit
     # One more than asked for tells whether there are more.
     asked = None if limit is None else limit + 1
-    entries = pages(args.socket, "routes", "routes", asked, family=args.family, prefix=args.prefix)
+    entries = pages(args.socket, "routes", "routes", asked, family=args.family, prefix=args.prefix or "")
     printed = (_print_json if args.json else _print_table)(itertools.islice(entries, limit))
     sys.stdout.flush()
     if next(entries, None) is not None:

@@ -23,17 +23,17 @@ SAMPLE_SECONDS = 0.5
 _DESCRIPTION = """\
 Shows ports, verdicts with their reasons, workers, and how the tables stand.
 
-The table's rates are measured over half a second; -r shows totals only, at once.
-Bits are those of the frames, Ethernet header included, FCS and gaps not. TO KERNEL
-and FROM KERNEL are packets through the port's interface. What each reason means:
-docs/counters.md.
+The table's rates are measured over half a second; -r shows totals only, at
+once. Bits are those of the frames, Ethernet header included, FCS and gaps not.
+TO KERNEL and FROM KERNEL are packets through the port's interface. What each
+reason means: docs/counters.md.
 """
 
 _EXAMPLES = """\
-  ixroute stats                            a table
-  ixroute stats -w                         the same, every second; q or Ctrl-C ends it
+  ixroute stats                    a table
+  ixroute stats -w                 the same, every second; q or Ctrl-C ends it
   ixroute stats -j | jq '.ports[].dropped | with_entries(select(.value > 0))'
-  ixroute stats -j -w 10 >> log.ndjson     one JSON object a line
+  ixroute stats -j -w 10 >> log.ndjson  one JSON object a line
   ixroute stats --prometheus > /var/lib/node_exporter/ixroute.prom
 """
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ixroute.config import checks as check
 from ixroute.config.checks import Check
+from ixroute.forward import policers
 
 DEFAULT_PATH = Path("/etc/ixroute/ixroute.toml")
 DEFAULT_SOCKET = "/run/ixroute/ixroute.sock"
@@ -166,44 +167,16 @@ class LogConfig:
 class PolicerConfig:
     """Token bucket of one punt reason: for each port, `rate` packets per second, `burst` at once."""
 
-    rate: int = key(1000, check.whole(0, 2**32 - 1), "packets per second that the kernel is given; 0: none")
-    burst: int = key(1000, check.whole(1, 2**32 - 1), "packets that may come at once")
+    rate: int = key(
+        1000, check.whole(0, policers.MAX_RATE), "packets per second that the kernel is given; 0: none"
+    )
+    burst: int = key(1000, check.whole(1, policers.MAX_RATE), "packets that may come at once")
 
 
-# What the kernel is given per port and second, by punt reason (forward/reasons.h). Three classes: what keeps
-# the router alive (never starved by the rest, since each reason has its own bucket); what the kernel
-# forwards in our place (as much as a TAP carries); what makes the kernel send an error or a question
-# (Linux's own limits on those are far lower, except fragmentation, which it never limits).
-_ALIVE = PolicerConfig(rate=50_000, burst=10_000)
-_TRANSIT = PolicerConfig(rate=200_000, burst=20_000)
-_ERROR = PolicerConfig(rate=2_000, burst=1_000)
-
+# What each number is for: forward/policers.py.
 DEFAULT_POLICERS: Mapping[str, PolicerConfig] = {
-    "vlan_sub_interface": _TRANSIT,
-    "link_local_frame": PolicerConfig(rate=1_000, burst=500),
-    "kernel_interface": _TRANSIT,
-    "arp_request": PolicerConfig(rate=5_000, burst=2_000),
-    "arp_response": PolicerConfig(rate=5_000, burst=2_000),
-    "ipv4_options": _ERROR,
-    "ipv4_broadcast": _ERROR,
-    "ipv4_multicast": PolicerConfig(rate=10_000, burst=2_000),
-    "source_validation": _TRANSIT,
-    "ipv6_hop_by_hop": _ERROR,
-    "ipv6_link_local": PolicerConfig(rate=10_000, burst=2_000),
-    "ipv6_multicast": PolicerConfig(rate=10_000, burst=2_000),
-    "ipv6_neighbour_discovery": PolicerConfig(rate=5_000, burst=2_000),
-    "local_route": _ALIVE,
-    "routing_protocol": _ALIVE,
-    "external_route": _TRANSIT,
-    "no_route": _ERROR,
-    "reject_route": _ERROR,
-    "unresolved_neigh": _ERROR,
-    "multipath_route": _TRANSIT,
-    "ttl_value_is_too_small": _ERROR,
-    "mtu_value_is_too_small": _TRANSIT,
-    "ingress_is_egress": _TRANSIT,
-    "forwarding_disabled": _ERROR,
-    "policy_rule": _TRANSIT,
+    reason: PolicerConfig(policer.rate, policer.burst)
+    for reason, policer in policers.DEFAULT_POLICERS.items()
 }
 
 

@@ -1,13 +1,12 @@
 """`ixroute run` as a child of this process, inside a lab's router: started, waited for, asked, ended.
 
-Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. The daemon's answers
-come the way users get them: from `ixroute stats -j` and its siblings.
+Readiness comes the way systemd gets it: READY=1 on the socket named by NOTIFY_SOCKET. Its answers come
+from the control socket, as those of `ixroute stats -j` do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ixroute import client
 from ixroute.demo.netns import CommandError, Namespace, run_command
 
 IXROUTE = [sys.executable, "-m", "ixroute"]
@@ -38,12 +38,14 @@ class Daemon:
         self.log = namespace.directory / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._notify: socket.socket | None = None
+        self.released = False
 
     def __enter__(self) -> Daemon:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        if not self.released:
+            self.close()
 
     @property
     def pid(self) -> int:
@@ -53,6 +55,7 @@ class Daemon:
 
     def start(self, patience: float = 15) -> Daemon:
         """Returns when the daemon says READY=1. Raises DaemonError when it ends first or needs longer."""
+        self._close_notify()
         path = self.namespace.directory / "notify.sock"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -126,10 +129,14 @@ class Daemon:
         """Ends it, whatever state it is in."""
         with contextlib.suppress(DaemonError):
             self.stop()
-        self.release()
+        self._close_notify()
 
     def release(self) -> None:
         """Lets it run on after this process."""
+        self.released = True
+        self._close_notify()
+
+    def _close_notify(self) -> None:
         if self._notify:
             self._notify.close()
             self._notify = None
@@ -138,14 +145,13 @@ class Daemon:
         """`ixroute ARGUMENTS -s SOCKET`: what it printed. Raises CommandError when it fails."""
         return run_command([*IXROUTE, *arguments, "-s", os.fspath(self.control)])
 
-    def ask_json(self, *arguments: str) -> Any:
-        return json.loads(self.ask(*arguments, "-j"))
-
     def stats(self) -> Any:
-        return self.ask_json("stats")
+        """schema.Stats."""
+        return client.request(os.fspath(self.control), "stats")
 
     def lookup(self, address: str) -> Any:
-        return self.ask_json("lookup", address)
+        """schema.Lookup."""
+        return client.request(os.fspath(self.control), "lookup", address=address)
 
     def log_tail(self, lines: int = 20) -> str:
         try:

@@ -88,14 +88,15 @@ class Lab:
         label: str = "",
         keep: bool = False,
     ) -> None:
-        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by themselves,
-        for tests that play frames. label: tells several labs of one process apart.
+        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by
+        themselves, for tests that play frames. label: tells several labs of one process apart.
         """
         base = f"{KEPT_PREFIX if keep else PREFIX}{os.getpid()}-{label}"
         mtus = mtu if isinstance(mtu, tuple) else (mtu,) * hosts
         self.kernel = kernel
         self.queues = queues
         self.mute = mute
+        self.released = False
         self.router = Namespace(f"{base}router")
         self.links = tuple(
             Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
@@ -118,22 +119,28 @@ class Lab:
         return self.create()
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        if not self.released:
+            self.close()
 
     def create(self) -> Lab:
         """The namespaces and cables, all up; hosts have their addresses, the router has none."""
         reap_leftovers(PREFIX)
         atexit.register(self.close)
-        for namespace in self.namespaces():
-            namespace.create()
-        for link in self.links:
-            self._lay_cable(link)
-            if not self.mute:
-                self._address_host(link)
+        try:
+            for namespace in self.namespaces():
+                namespace.create()
+            for link in self.links:
+                self._lay_cable(link)
+                if not self.mute:
+                    self._address_host(link)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def release(self) -> None:
         """Leaves everything running when this process ends."""
+        self.released = True
         atexit.unregister(self.close)
 
     def close(self) -> None:
@@ -150,7 +157,9 @@ class Lab:
             f"link add {link.device} address {link.router_mac} mtu {link.mtu} {queues} type veth"
             f" peer name eth0 address {link.host_mac} mtu {link.mtu} {queues} netns {host.name}"
         )
-        if not self.kernel:  # the device is the wire of a port: the kernel has nothing to say on it
+        if self.kernel:
+            self.router.offloads_off(link.device)
+        else:  # the device is the wire of a port: the kernel has nothing to say on it
             self.router.sysctl(f"net.ipv6.conf.{link.device}.disable_ipv6", 1)
         self.router.ip(f"link set {link.device} up")
         if self.mute:

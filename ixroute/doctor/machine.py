@@ -104,6 +104,16 @@ class Machine:
             return error
         return None
 
+    def answers(self, path: str) -> bool:
+        """Whether somebody listens at a UNIX socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(path)
+            except OSError as error:
+                return isinstance(error, BlockingIOError)  # its backlog is full
+        return True
+
     def has_capability(self, number: int) -> bool:
         """Whether this process has it (linux/capability.h)."""
         for line in (self.read("proc/self/status") or "").splitlines():

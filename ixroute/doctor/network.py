@@ -74,7 +74,7 @@ def _nft_hooks(machine: Machine) -> list[str] | None:
     """Base chains on the way of forwarded packets that hold rules or drop by policy; None: cannot tell."""
     text = machine.command("nft", "-j", "list", "ruleset")
     try:
-        entries = json.loads(text or "")["nftables"]
+        entries = list(json.loads(text or "")["nftables"])
     except (ValueError, KeyError, TypeError):
         return None
     with_rules = {_chain(entry["rule"], "chain") for entry in entries if "rule" in entry}

@@ -25,6 +25,7 @@ def devices(machine: Machine, config: Config) -> Iterator[Finding]:
     links = _by_name(machine.command("ip", "-d", "-j", "link", "show"))
     addresses = _by_name(machine.command("ip", "-j", "addr", "show"))
     workers = choose_cores(config, machine.path("sys"), machine.cores)
+    running = machine.answers(config.control.socket)  # then an XDP program on a device is its own
     for port in config.ports:
         if not machine.exists(f"sys/class/net/{port.device}"):
             text = f"{port.name}: no interface {port.device} in this network namespace"
@@ -35,7 +36,7 @@ def devices(machine: Machine, config: Config) -> Iterator[Finding]:
         link = links.get(port.device, {})
         yield _driver(machine, port, link)
         yield from _queues(machine, port, len(workers))
-        yield from _link(machine, port, link)
+        yield from _link(machine, port, link, running)
         yield from _addresses(port, addresses.get(port.device, {}))
         yield from _numa(machine, port, workers)
 
@@ -76,7 +77,7 @@ def _queues(machine: Machine, port: PortConfig, workers: int) -> Iterator[Findin
         yield Finding("queues", WARN, f"{text}: only as many queues as workers are read", fix)
 
 
-def _link(machine: Machine, port: PortConfig, link: dict[str, Any]) -> Iterator[Finding]:
+def _link(machine: Machine, port: PortConfig, link: dict[str, Any], running: bool) -> Iterator[Finding]:
     base = f"sys/class/net/{port.device}"
     if "UP" not in link.get("flags", ["UP"]):
         yield Finding("link", NOTE, f"{port.name}: {port.device} is down; ixroute sets it up")
@@ -94,16 +95,11 @@ def _link(machine: Machine, port: PortConfig, link: dict[str, Any]) -> Iterator[
         level = FAIL if port.mode == "native" else NOTE
         text = f"{port.name}: MTU {mtu} of a veth is too large for native XDP (at most {_VETH_MTU})"
         yield Finding("link", level, text, f"ip link set {port.device} mtu 1500 (both ends)")
-    if link.get("xdp") and not _answers(machine):
+    if link.get("xdp") and not running:
         text = f"{port.name}: an XDP program is already on {port.device}"
         yield Finding(
             "link", FAIL, text, f"ip link set {port.device} xdp off, or stop the program that put it there"
         )
-
-
-def _answers(machine: Machine) -> bool:
-    """Whether a daemon runs: then the program is its own."""
-    return "ixroute" in machine.processes()
 
 
 def _addresses(port: PortConfig, entry: dict[str, Any]) -> Iterator[Finding]:

@@ -576,7 +576,7 @@ void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, stru
 	if (!fib_match(rib->fib, family, addr, &out->prefix, &out->index))
 		return;
 	out->found = 1;
-	prefix_truncate(&out->prefix, out->prefix.len); /* an IPv4 address fills four bytes: the rest is ours to clear */
+	prefix_truncate(&out->prefix, out->prefix.len); /* an IPv4 address fills four bytes only */
 	id = node_find(rib, &out->prefix);
 	if (id == NONE)
 		return;

@@ -1,8 +1,8 @@
 """The RIB from Python: every route the kernel told of, which is best, and the FIB kept equal to that.
 
 The policy is C (`rib.h` says what the FIB shows); this module owns the C object and turns its structs into
-dataclasses. It is for decisions, tests and people: the bulk of routes goes from the netlink socket straight into
-the C side (`ixroute.netlink.route_stream`).
+dataclasses. It is for decisions, tests and people: the bulk of routes goes from the netlink socket
+straight into the C side (`ixroute.netlink.route_stream`).
 
 Addresses are `bytes` in wire order, 4 (IPv4) or 16 (IPv6) long; the length tells the family.
 One thread uses a Rib (the mirror's).
@@ -77,7 +77,7 @@ class Prefix:
 
     @classmethod
     def parse(cls, text: str) -> Prefix:
-        """From "10.0.0.0/8" or "2001:db8::/32". ValueError when it is not a prefix or has bits after its length."""
+        """From "10.0.0.0/8" or "2001:db8::/32". ValueError: no prefix, or bits after its length."""
         network = ipaddress.ip_network(text)
         return cls(network.network_address.packed, network.prefixlen)
 
@@ -99,7 +99,7 @@ class NextHop:
 class Path:
     """A set of next hops; two routes with equal paths share a path id (= adjacency index).
 
-    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none on the route.
+    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none given.
     """
 
     family: int
@@ -114,8 +114,8 @@ class Path:
 class Route:
     """A route's identity (table, prefix, tos, metric) and what people want to see of it.
 
-    `other` is a digest of what else tells alternatives apart in the kernel (preferred source, metrics, the source
-    prefix of an IPv6 source route); 0 when there is nothing else.
+    `other` is a digest of what else tells alternatives apart in the kernel (preferred source, metrics, the
+    source prefix of an IPv6 source route); 0 when there is nothing else.
     """
 
     prefix: Prefix
@@ -132,8 +132,8 @@ class Route:
 class Answer:
     """What the FIB shows for an address and why.
 
-    `prefix` is that of the FIB entry, None when nothing matches (index is then ADJ_NO_ROUTE = 0). `route` is the
-    route behind it; when `neighbour` is true, the connected route that covers the neighbour.
+    `prefix` is that of the FIB entry, None when nothing matches (index is then ADJ_NO_ROUTE = 0). `route`
+    is the route behind it; when `neighbour` is true, the connected route that covers the neighbour.
     """
 
     index: int
@@ -144,7 +144,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alternative of the RIB. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB shows it."""
+    """One alternative. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB shows it."""
 
     route: Route
     path_id: int
@@ -154,7 +154,8 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class RibStats:
     """`routes*`: alternatives of all tables. `failed`: times the FIB or memory refused (retried by itself).
-    `paths_exhausted`: times a route was given to the kernel because no path id was left. `bytes`: memory of the RIB.
+    `paths_exhausted`: times a route was given to the kernel because no path id was left.
+    `bytes`: memory of the RIB.
     """
 
     routes4: int = 0
@@ -180,8 +181,8 @@ class _Scratch:
 class Rib:
     """Routes in, FIB kept right. Owns the C object; borrows `fib` and `adjacencies` for as long as it lives.
 
-    `adjacencies` bounds the number of paths; a fresh path's adjacency gets `new_path_action` (a reason number) before
-    any packet can see it. MemoryError when there is no memory.
+    `adjacencies` bounds the number of paths; a fresh path's adjacency gets `new_path_action` (a reason
+    number) before any packet can see it. MemoryError when there is no memory.
     """
 
     def __init__(self, fib: HasC, adjacencies: HasC, new_path_action: int) -> None:
@@ -213,9 +214,9 @@ class Rib:
         _check(lib.rib_add(self._c, self._route(route), self._path(path), how), "rib_add")
 
     def remove(self, route: Route, path: Path | None = None) -> bool:
-        """The alternative with an equal path, else the first; IPv6: a path with fewer legs takes only these legs.
+        """Takes the alternative with an equal path, else the first. False when there is no such route.
 
-        False when there is no such route.
+        IPv6: a path with fewer legs than the alternative's takes only these legs.
         """
         c_path = ffi.NULL if path is None else self._path(path)
         return _found(lib.rib_remove(self._c, self._route(route), c_path), "rib_remove")
@@ -228,7 +229,7 @@ class Rib:
         _check(lib.rib_dumped(self._c, self._route(route), self._path(path)), "rib_dumped")
 
     def dump_end(self, family: int) -> int:
-        """Removes what was not told. Returns how many routes the dump added, moved or removed: 0, all was right."""
+        """Removes what was not told. How many routes the dump added, moved or removed (0: all was right)."""
         return int(lib.rib_dump_end(self._c, family))
 
     def dump_abort(self, family: int) -> None:
@@ -248,7 +249,7 @@ class Rib:
         lib.rib_settle(self._c)
 
     def take_new_paths(self) -> list[int]:
-        """Ids of paths that are new since the last call, or whose legs (under a nhid) were told differently."""
+        """Ids of paths new since the last call, or whose legs (under a nhid) were told differently."""
         taken: list[int] = []
         ids = ffi.new("uint32_t[]", _PATH_BATCH)
         while n := lib.rib_take_new_paths(self._c, ids, _PATH_BATCH):
@@ -301,7 +302,7 @@ class Rib:
         return RibStats(**{name: int(getattr(out, name)) for name in RibStats.__dataclass_fields__})
 
     def check(self) -> None:
-        """Recomputes everything slowly, the FIB included. AssertionError that says what is wrong. For tests."""
+        """For tests: recomputes all slowly, the FIB included. AssertionError that says what is wrong."""
         why = ffi.new("char[]", 256)
         if lib.rib_check(self._c, why, 256) != 0:
             raise AssertionError(ffi.string(why).decode())

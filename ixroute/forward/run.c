@@ -186,3 +186,8 @@ void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity)
 		used[i / 8] = (uint8_t)(used[i / 8] | 1u << i % 8);
 	}
 }
+
+uint64_t worker_cycles_now(void)
+{
+	return cycles();
+}

@@ -62,15 +62,20 @@ static inline void packet_validate(const struct ingress *in, uint8_t *eth, uint3
 	packet->reason = (uint8_t)reason;
 }
 
-static void burst_validate(const struct umem *umem, struct burst *burst)
+/* Returns the bytes of the burst. */
+static uint64_t burst_validate(const struct umem *umem, struct burst *burst)
 {
+	uint64_t bytes = 0;
+
 	for (unsigned i = 0; i < burst->n; i++)
 		__builtin_prefetch(frame_data(umem, burst->frame[i].addr), 1);
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct frame *frame = &burst->frame[i];
 
 		packet_validate(&burst->in, frame_data(umem, frame->addr), frame->len, &burst->packet[i]);
+		bytes += frame->len;
 	}
+	return bytes;
 }
 
 /* ---- Look up ---- */
@@ -288,17 +293,13 @@ static void burst_finish(struct worker *worker, struct burst *burst)
 static unsigned forward_queue(struct worker *worker, struct queue *queue)
 {
 	struct burst burst;
-	uint64_t bytes = 0;
 
 	burst.n = queue->ops->rx_burst(queue, burst.frame, BURST);
 	if (burst.n == 0)
 		return 0;
 	ingress_read(&burst.in, worker->dataplane, queue->port);
-	burst_validate(worker->umem, &burst);
-	for (unsigned i = 0; i < burst.n; i++)
-		bytes += burst.frame[i].len;
 	worker->port[queue->port].rx_packets += burst.n;
-	worker->port[queue->port].rx_bytes += bytes;
+	worker->port[queue->port].rx_bytes += burst_validate(worker->umem, &burst);
 	burst_lookup4(worker->dataplane, &burst);
 	burst_lookup6(worker->dataplane, &burst);
 	burst_finish(worker, &burst);
@@ -419,9 +420,4 @@ unsigned worker_poll_once(struct worker *worker)
 	worker->counters.rx_no_frame = no_frame;
 	pass_end(worker, moved, began);
 	return moved;
-}
-
-uint64_t worker_cycles_now(void)
-{
-	return cycles();
 }

@@ -43,6 +43,7 @@ class GatewayKeeper:
         self._ours: set[Key] = set()
         self._leaving: dict[Key, None] = {}
         self.marks_refused = False  # this kernel takes no NDA_FLAGS_EXT at all
+        self.urgent = False  # run() has something to ask for that nothing else will remind of
 
     @property
     def ours(self) -> frozenset[Key]:
@@ -62,6 +63,7 @@ class GatewayKeeper:
             if key not in self._wanted:
                 self._wanted[key] = _Mark(now)
                 self._leaving.pop(key, None)
+                self.urgent = True
 
     def want_exactly(self, keys: set[Key], now: float) -> None:
         """These are all the gateways there are."""
@@ -69,16 +71,13 @@ class GatewayKeeper:
             del self._wanted[key]
             if key in self._ours:
                 self._leaving[key] = None
+                self.urgent = True
         self.want(keys, now)
 
-    def next_due(self, neighbours: NeighbourTable) -> float | None:
-        """When there is something to ask for again; None: all is well."""
-        times = [mark.due for key, mark in self._wanted.items() if self._lacks_mark(key, neighbours)]
-        return min(times, default=None)
-
     def run(self, now: float, neighbours: NeighbourTable) -> None:
-        """Asks for what is due, a bounded number of times."""
-        asked = 0
+        """Asks for what is due, a bounded number of times: after changes (`urgent`), and about once a
+        second."""
+        asked, self.urgent = 0, True
         for key, mark in self._wanted.items():
             if asked >= MOST_PER_PASS:
                 return
@@ -90,6 +89,7 @@ class GatewayKeeper:
         while self._leaving and asked < MOST_PER_PASS:
             self._unmark(next(iter(self._leaving)), neighbours)
             asked += 1
+        self.urgent = bool(self._leaving)
 
     def _lacks_mark(self, key: Key, neighbours: NeighbourTable) -> bool:
         neighbour = neighbours.get(key)
@@ -114,12 +114,6 @@ class GatewayKeeper:
         self._wanted.clear()
         for key in list(self._ours):
             self._unmark(key, neighbours)
-
-    def forget_interface(self, ifindex: int) -> None:
-        """Its entries are gone with it."""
-        self._wanted = {key: mark for key, mark in self._wanted.items() if key[0] != ifindex}
-        self._ours = {key for key in self._ours if key[0] != ifindex}
-        self._leaving = {key: None for key in self._leaving if key[0] != ifindex}
 
     def refused(self, code: int) -> bool:
         """The kernel's answer to a mark was this errno. True: it takes no marks, asking without them goes

@@ -97,6 +97,7 @@ class Mirror:
         self._events: dict[str, socket.socket] = {}
         self._asked: list[str] = []  # reasons given to resync()
         self._next_tick = 0.0
+        self._passes = 0
         self._next_audit = 0.0
         self._paths_changed = True
         self._said: dict[str, float] = {}
@@ -151,6 +152,11 @@ class Mirror:
         """Wants a fresh dump of everything (SIGHUP). From any thread or signal handler; returns at once."""
         self._asked.append(reason)
         self._wake_up()
+
+    @property
+    def passes(self) -> int:
+        """Its heartbeat: moves at least every second or so, a long dump apart, as long as the thread lives."""
+        return self._passes
 
     def status(self) -> dict[str, Any]:
         """Counters and state, plain values; never waits."""
@@ -222,12 +228,14 @@ class Mirror:
         if self._readers:
             time.sleep(0.001)
         with self._lock:
+            self._passes += 1
             now = time.monotonic()
             self._take_asked()
             self._receive()
+            self.update_paths()  # what has died stops forwarding before a dump takes its time
             if self.plan.wait(now) == 0.0:
                 self._resync()
-            self.update_paths()
+                self.update_paths()
             self._tick(time.monotonic())
             self._rib.settle()
             self._announce()
@@ -237,7 +245,8 @@ class Mirror:
     def _wait(self) -> None:
         """Sleeps until a socket or the eventfd is readable, or something is due."""
         now = time.monotonic()
-        due = [self._next_tick - now, 0.0 if self.paths.dirty or self._asked else TICK_S]
+        busy = self.paths.dirty or self._asked or self.gateways.urgent
+        due = [self._next_tick - now, 0.0 if busy else TICK_S]
         wait = self.plan.wait(now)
         if wait is not None:
             due.append(wait)
@@ -434,7 +443,8 @@ class Mirror:
 
     def _tick(self, now: float) -> None:
         neighbours = self.follower.tables.neighbours
-        self.gateways.run(now, neighbours)
+        if self.gateways.urgent or now >= self._next_tick:
+            self.gateways.run(now, neighbours)
         if now < self._next_tick:
             return
         self._next_tick = now + TICK_S
@@ -476,7 +486,7 @@ class Mirror:
             return
         self.follower.changed = False
         self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
-        self._announcer.announce(self.follower.tables, self.follower.addresses.own_ip4())
+        self._announcer.announce(self.follower.tables, self.follower.addresses)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

@@ -1,8 +1,8 @@
 """The kernel's route messages, from a netlink socket's file descriptor into the RIB, parsed in C.
 
 A full table is a million messages a second; Python sees only how many there were and how a dump ended.
-The socket is the caller's: an AF_NETLINK/NETLINK_ROUTE socket, subscribed to the route groups (events) or with a
-dump requested on it. Use different sockets for the two, and one thread.
+The socket is the caller's: an AF_NETLINK/NETLINK_ROUTE socket, subscribed to the route groups (events) or
+with a dump requested on it. Use different sockets for the two, and one thread.
 
 A dump, as a diff::
 
@@ -27,7 +27,8 @@ from ixroute.fib.rib import Rib
 
 @dataclass(frozen=True, slots=True)
 class RouteStreamStats:
-    """`messages`: given to the RIB. `ignored`: well-formed, not for us. `malformed`: skipped, nothing else lost.
+    """`messages`: given to the RIB. `ignored`: well-formed, not for us. `malformed`: skipped, nothing else
+    lost.
     `overruns`: the kernel threw messages away (resync). `refused`: the RIB returned an error."""
 
     datagrams: int = 0
@@ -65,17 +66,19 @@ class RouteStream:
         self.close()
 
     def receive(self, fd: int, max: int = 1024) -> int:  # noqa: A002 (as in route_stream.h)
-        """Applies the events that are there, at most `max` datagrams, without blocking. How many were received.
+        """Applies the events that are there, at most `max` datagrams, without blocking. How many were
+        received.
 
-        OSError ENOBUFS: the kernel threw messages away: resync (the socket goes on working). Else the errno of recv.
+        OSError ENOBUFS: the kernel threw messages away: resync (the socket goes on working). Else the
+        errno of recv.
         """
         return _checked(lib.route_stream_receive(self._c, fd, max), "route events")
 
     def receive_dump(self, fd: int, timeout_ms: int) -> None:
         """Applies the answers of a dump until its end.
 
-        OSError ETIMEDOUT: no datagram for timeout_ms; EINTR: the tables changed meanwhile, dump again; ENOBUFS:
-        answers were lost; any other errno: what the kernel answered.
+        OSError ETIMEDOUT: no datagram for timeout_ms; EINTR: the tables changed meanwhile, dump again;
+        ENOBUFS: answers were lost; any other errno: what the kernel answered.
         """
         _checked(lib.route_stream_receive_dump(self._c, fd, timeout_ms), "route dump")
 

@@ -21,7 +21,7 @@ ARROWS = {
     "netlink": {"fib"},
     "forward": {"driver", "fib", "tap"},
     "emulator": set(),
-    "demo": {"schema"},
+    "demo": {"client", "schema"},
 }
 EVERYBODY_MAY_USE = {"_dataplane", "errors"}
 MAY_IMPORT_ROUTER = {"ixroute/commands/run.py"}

@@ -73,6 +73,7 @@ neigh replace 10.1.0.1 lladdr 02:00:00:00:02:02 nud permanent dev {wan}
 neigh replace 10.1.1.2 lladdr 02:00:00:00:02:02 nud permanent dev {wan}
 neigh replace fd00:1::2 lladdr 02:00:00:00:01:02 nud permanent dev {lan}
 neigh replace fd00:1::20 lladdr 02:00:00:00:01:02 nud permanent dev {lan}
+neigh replace fe80::2 lladdr 02:00:00:00:01:02 nud permanent dev {lan}
 neigh replace fd00:2::2 lladdr 02:00:00:00:02:02 nud permanent dev {wan}
 neigh replace fd00:3::2 lladdr 02:00:00:00:03:02 nud permanent dev {dmz}
 neigh replace fd00:127::1 lladdr 02:00:00:00:02:02 nud permanent dev {wan}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from lab.frames import CLIENT, FORWARD, ROUTER_WAN, SERVER, WAN_MTU, Case, Sources, from_client
+from lab.frames import CLIENT, FORWARD, ROUTER_LAN, ROUTER_WAN, SERVER, WAN_MTU, Case, Sources, from_client
 from lab.packets import (
     ETH_IP4,
     ICMP,
@@ -74,7 +74,8 @@ def _plain(case: Callable[..., Case]) -> Iterator[Case]:
 
 def _headers(case: Callable[..., Case], packet: Build) -> Iterator[Case]:
     yield case("version 5", "ip_header_corrupted", version=5)
-    yield case("version 6 in an IPv4 frame", "ip_header_corrupted", version=6, src="10.9.4.251")
+    frame = ethernet(ROUTER_LAN, CLIENT, ETH_IP4, packet("version 6", version=6))
+    yield Case("IPv4 version 6 in an IPv4 frame", frame, "ip_header_corrupted")
     yield case("IHL 4", "ip_header_corrupted", ihl=4)
     yield case("IHL 15 beyond total length", "ip_header_corrupted", ihl=15, length=40)
     yield case("total length 19", "ip_header_corrupted", length=19)

@@ -79,7 +79,7 @@ def _headers(case: Callable[..., Case], packet: Callable[..., bytes]) -> Iterato
         yield Case(f"IPv6 version {version}", frame, "ip_header_corrupted")
     whole = from_client(packet("cut off"))
     for size in (0, 20, 39):
-        yield Case(f"IPv6 runt with {size} header bytes", whole[: 14 + size], "ip_truncated")
+        yield Case(f"IPv6 runt with {size} header bytes", whole[: 14 + size], "ip_header_corrupted")
     yield case("payload length beyond the frame", "ip_truncated", length=1000)
     yield Case("IPv6 with bytes behind it", whole + b"behind it", FORWARD)
     yield case("payload length 0", FORWARD, length=0)

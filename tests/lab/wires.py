@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from ixroute.demo.netns import Namespace
 from ixroute.demo.topology import Lab
 from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
-from lab.packets import ETH_IP4, ETH_IP6, ethernet, ip4, udp
+from lab.packets import ETH_IP4, ETH_IP6, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
@@ -112,12 +112,13 @@ class Stage:
         for wire in self.wires.values():
             wire.take()
 
-    def play(self, case: Case) -> dict[str, Counter[bytes]]:
-        """Sends the frame; what left the router because of it, by port, normalised."""
+    def play(self, case: Case, mark: int = 4) -> dict[str, Counter[bytes]]:
+        """Sends the frame; what left the router because of it, by port, normalised.
+        mark: IP version of the packet that is sent behind it."""
         for wire in self.wires.values():
             wire.take()
         self.wires[case.port].send(case.frame)
-        return self._until_mark(case.port)
+        return self._until_mark(case.port, mark)
 
     def listen(self, cases: Iterable[Case], seconds: float) -> dict[str, set[bytes]]:
         """Sends all these frames; the different frames that left the router within `seconds`, by port."""
@@ -126,10 +127,10 @@ class Stage:
         time.sleep(seconds)
         return {port: set(normalised(wire.take())) for port, wire in self.wires.items()}
 
-    def _until_mark(self, port: str) -> dict[str, Counter[bytes]]:
+    def _until_mark(self, port: str, version: int) -> dict[str, Counter[bytes]]:
         """Everything heard until a packet that takes the slow path behind the frame has come out too."""
         self._marks += 1
-        there, mark = self._mark(port)
+        there, mark = self._mark(port, version)
         self.wires[port].send(mark)
         heard: dict[str, list[bytes]] = {name: [] for name in self.wires}
         deadline = time.monotonic() + self.PATIENCE_S
@@ -151,14 +152,19 @@ class Stage:
                 heard[name] += wire.take()
         return {name: Counter(normalised(frames)) for name, frames in heard.items()}
 
-    def _mark(self, port: str) -> tuple[str, bytes]:
-        """(port it comes out by, frame). An IPv4 option sends it the slow way, in order behind the frame."""
+    def _mark(self, port: str, version: int) -> tuple[str, bytes]:
+        """(port it comes out by, frame). An option sends it the slow way, in order behind the frame."""
+        data = MARK + struct.pack("!I", self._marks)
         lan = port == "lan"
-        src, dst = ("10.9.255.1", "10.0.2.2") if lan else ("10.0.2.2", "10.9.255.1")
-        data = udp(src, dst, MARK + struct.pack("!I", self._marks))
-        packet = ip4(src, dst, data, options=bytes.fromhex("01010100"))
-        mac = ROUTER_LAN if lan else ROUTER_WAN
-        return ("wan" if lan else "lan"), ethernet(mac, "02:00:00:00:09:09", ETH_IP4, packet)
+        if version == 4:
+            src, dst = ("10.9.255.1", "10.0.2.2") if lan else ("10.0.2.2", "10.9.255.1")
+            packet = ip4(src, dst, udp(src, dst, data), options=bytes.fromhex("01010100"))
+        else:
+            src, dst = ("fd09::ff:1", "fd00:2::2") if lan else ("fd00:2::2", "fd09::ff:1")
+            options = extension(UDP, bytes.fromhex("010400000000"))
+            packet = ip6(src, dst, options + udp(src, dst, data), proto=HOP_BY_HOP)
+        mac, kind = ROUTER_LAN if lan else ROUTER_WAN, ETH_IP4 if version == 4 else ETH_IP6
+        return ("wan" if lan else "lan"), ethernet(mac, "02:00:00:00:09:09", kind, packet)
 
 
 MARK = b"mark behind the frame "

@@ -421,3 +421,33 @@ def run_some(commands: list[str]) -> None:
         subprocess.run(
             ["ip", family, "-force", "-batch", "-"], input=text, capture_output=True, text=True, check=False
         )
+
+
+def test_a_crowd_of_neighbours_comes_and_goes(routed: Bench) -> None:
+    assert routed.mirror is not None
+    crowd = [f"10.0.0.{host}" for host in range(20, 250)]
+    run("ip -batch -", stdin="\n".join(f"neigh replace {a} lladdr 02:00:00:00:00:44 dev lan" for a in crowd))
+    for address in (crowd[0], crowd[-1]):
+        routed.forwards(address)
+    views = [view for view in routed.mirror.neighbours() if view.mac == "02:00:00:00:00:44"]
+    assert [view.port for view in views] == [0] * len(crowd)
+    run("ip -batch -", stdin="\n".join(f"neigh del {a} dev lan" for a in crowd))
+    routed.until(lambda: len(routed.mirror.neighbours()) < 20, "neighbours that are gone are kept")
+    assert routed.action(crowd[0]) == ACTIONS.unresolved_neigh
+    routed.rib_is_sound()
+
+
+def test_one_dump_after_a_deleted_address_leaves_nothing_behind(routed: Bench) -> None:
+    """The kernel tells of the address before it deletes the routes: a dump that came too early would keep
+    some."""
+    mirror = routed.mirror
+    assert mirror is not None
+    batch = "\n".join(f"route add 40.{i >> 8}.{i & 255}.0/24 via 10.0.0.1" for i in range(20000))
+    for round_ in range(1, 4):
+        run("ip -batch -", stdin=batch)
+        routed.until(lambda: routed.rib.stats().routes4 >= 20000, "the routes never came")
+        ip("addr del 10.0.0.254/24 dev lan")
+        routed.until(lambda dumps=round_: mirror.plan.counts["address"] == dumps, "no dump")
+        with mirror.locked():
+            assert routed.rib.stats().routes4 < 100
+        ip("addr add 10.0.0.254/24 dev lan")

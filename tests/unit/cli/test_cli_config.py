@@ -20,7 +20,8 @@ from ixroute.config import (
 )
 from ixroute.config.sections import SECTIONS
 from ixroute.config.text import example, show
-from ixroute.counters import reasons
+from ixroute.forward.policers import Policer
+from ixroute.forward.reasons import REASONS, Kind
 
 EXTRA = Path(__file__).parents[3] / "extra"
 PORT = '[ports.wan0]\nspec = "af_xdp:eth1"\n'
@@ -226,7 +227,16 @@ def test_a_full_file_is_read():
 
 
 def test_there_is_a_policer_for_every_punt_reason_and_no_other():
-    assert set(config.DEFAULT_POLICERS) == {reason.name for reason in reasons() if reason.kind == "punt"}
+    assert set(config.DEFAULT_POLICERS) == {reason.name for reason in REASONS if reason.kind is Kind.PUNT}
+
+
+def test_the_router_takes_every_policer_that_the_file_may_hold():
+    for number in (0, 1_000_000_000):
+        read = parse(f"[policers.no_route]\nrate = {number}\nburst = {max(1, number)}\n").policers["no_route"]
+        Policer(read.rate, read.burst)
+    for key in ("rate", "burst"):
+        with pytest.raises(ConfigError, match=r"from \d to 1000000000"):
+            parse(f"[policers.no_route]\n{key} = 1000000001\n")
 
 
 def test_what_show_prints_of_the_default_is_the_default():

@@ -296,6 +296,11 @@ ROUTING = [
         "MLDv2 report", v6(ip6("fe80::2", "ff02::16", hop_by_hop(58, icmp6(143)), nxt=0)), "routing_protocol"
     ),
     Case(
+        "hop-by-hop that ends behind the packet, MLD in the padding",
+        v6(ip6("fe80::2", "ff02::16", b"\x3a\1" + bytes(6) + bytes(8) + icmp6(143), nxt=0, length=8)),
+        "ipv6_multicast",
+    ),
+    Case(
         "MLD report from ::", v6(ip6("::", "ff02::16", hop_by_hop(58, icmp6(143)), nxt=0)), "routing_protocol"
     ),
 ]
