@@ -65,8 +65,8 @@ uint32_t fib6_lookup(const struct fib *fib, const uint8_t *addr);
  * EPOCH_READERS-1) for the duration. fib6_read: n times 16 bytes in a row. */
 void fib4_read(struct fib *fib, unsigned reader, const uint32_t *addr_be, uint32_t *index, size_t n);
 void fib6_read(struct fib *fib, unsigned reader, const uint8_t *addr, uint32_t *index, size_t n);
-/* The same in bursts of `burst` (at most 256) into one small array, as workers do it; returns nanoseconds, and
- * in *sum the sum of all indexes. For bench. */
+/* The same in bursts of `burst` (at most 256) into one small array, as workers do it; returns nanoseconds of the
+ * thread's CPU time, and in *sum the sum of all indexes. For bench. */
 uint64_t fib4_time(struct fib *fib, unsigned reader, const uint32_t *addr_be, size_t n, unsigned burst, uint64_t *sum);
 uint64_t fib6_time(struct fib *fib, unsigned reader, const uint8_t *addr, size_t n, unsigned burst, uint64_t *sum);
 
