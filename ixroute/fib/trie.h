@@ -45,8 +45,8 @@
  * So for each address an update is one store, and a reader sees it or does not. What remains is a reader that is
  * held up half way: it has read a value far up, sleeps while that changes and then a prefix below it goes, and
  * would answer with a value that was never right for this address. Updates that change what others inherit
- * therefore stand between two increments of `generation`; a block of lookups that saw it move is looked up again
- * (fib.c; at most 16 times, since a reader must not wait for a writer).
+ * therefore stand between two increments of `generation`; a block of lookups that saw it move is looked up again,
+ * address by address (fib.c).
  *
  * WORKED EXAMPLE (IPv4). 10.0.0.0/8 -> 1, 10.1.0.0/16 -> 2, 10.1.2.0/24 -> 3, 10.1.3.128/25 -> 4.
  *
