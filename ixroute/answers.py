@@ -213,7 +213,8 @@ class Answers:
             raise CommandError(f"{text!r} is no IPv4 or IPv6 address") from None
         with self._parts.mirror.locked():
             answer = self._parts.rib.lookup(address.packed)
-            adjacency = self._adjacency(answer.index)
+            # The index is read where packets read theirs; prefix and route are what the RIB knows it by.
+            adjacency = self._adjacency(self._parts.fib.read(address.packed))
             route = None
             if answer.route is not None and answer.type is not None:
                 route = self._route(Entry(answer.route, answer.index, True, answer.type))
