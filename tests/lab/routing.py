@@ -67,9 +67,7 @@ class Frr:
         namespace.directory.chmod(0o711)  # user frr passes through
         self.directory.mkdir(mode=0o755)
         shutil.chown(self.directory, "frr", "frr")
-        self.daemons = {
-            name: self._daemon(name, text) for name, text in {"zebra": "", **config}.items()
-        }
+        self.daemons = {name: self._daemon(name, text) for name, text in {"zebra": "", **config}.items()}
 
     def _daemon(self, name: str, text: str) -> Program:
         file = self.directory / f"{name}.conf"
@@ -126,7 +124,12 @@ class Frr:
 
     def tell(self) -> str:
         """What a failed test prints."""
-        shows = ("show bgp summary", "show ip ospf neighbor", "show ipv6 ospf6 neighbor", "show ip route summary")
+        shows = (
+            "show bgp summary",
+            "show ip ospf neighbor",
+            "show ipv6 ospf6 neighbor",
+            "show ip route summary",
+        )
         return "\n".join(self.vtysh(show) for show in shows)
 
 
@@ -139,7 +142,9 @@ class Bird:
         file.write_text(config)
         self._socket = self.directory / "bird.ctl"
         self._bird = Program(
-            namespace, ["bird", "-f", "-c", os.fspath(file), "-s", os.fspath(self._socket)], self.directory / "bird.log"
+            namespace,
+            ["bird", "-f", "-c", os.fspath(file), "-s", os.fspath(self._socket)],
+            self.directory / "bird.log",
         )
 
     def start(self) -> Bird:

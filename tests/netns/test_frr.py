@@ -190,7 +190,11 @@ class Network:
     def check_reaches(self, prefix: str) -> None:
         """From the client, and back: the hosts' own daemons may need longer than the router's (RFC 2328 MinLSInterval)."""
         client, address = self.router.lab.client, an_address(prefix)
-        wait_until(lambda: ping(client, address, 1, patience=0.3).all_back, 15, lambda: f"{prefix}\n{self.frr.tell()}")
+        wait_until(
+            lambda: ping(client, address, 1, patience=0.3).all_back,
+            15,
+            lambda: f"{prefix}\n{self.frr.tell()}",
+        )
         assert ping(client, address, 3).all_back, prefix
 
     def gone(self, prefixes: list[str]) -> bool:
@@ -272,7 +276,9 @@ def test_sessions_come_up_over_the_ports_and_what_they_bring_is_forwarded(conver
     after = router.ixroute.stats()
     moved = verdicts(before, after)
     assert sum(port["sent_packets"] for port in after["ports"]) >= sent
-    assert moved["punted unresolved_neigh"] + moved["punted external_route"] + moved["punted no_route"] == 0, moved
+    assert (
+        moved["punted unresolved_neigh"] + moved["punted external_route"] + moved["punted no_route"] == 0
+    ), moved
     assert after["ports"][0]["sent_packets"] - before["ports"][0]["sent_packets"] >= sent
     print(changes(before, after))
 
@@ -336,7 +342,9 @@ def test_routes_of_killed_neighbours_go_and_come_back(converged: Network) -> Non
         (converged.server, "ospf6d", OSPF6),
     ):
         daemons.daemons[name].end(signal.SIGKILL)
-        wait_until(lambda p=prefixes: converged.gone(p), DEAD_S + 5, lambda n=name: f"{n} killed, routes stay")
+        wait_until(
+            lambda p=prefixes: converged.gone(p), DEAD_S + 5, lambda n=name: f"{n} killed, routes stay"
+        )
         converged.check_equal(ALL)
         daemons.start_one(name)
     wait_until(lambda: converged.back(ALL), 30, converged.frr.tell)
@@ -372,7 +380,9 @@ def test_a_daemon_killed_under_frr_forwards_its_routes_again(converged: Network)
     router = converged.router
     router.ixroute.kill()
     wait_until(lambda: not carrier(router, "lan"), 3, "the interface of a dead daemon has a carrier")
-    wait_until(lambda: not ways_of_kernel(router.lab.router, ["10.11.1.1"])["10.11.1.1"], HOLD_S + 5, "route stays")
+    wait_until(
+        lambda: not ways_of_kernel(router.lab.router, ["10.11.1.1"])["10.11.1.1"], HOLD_S + 5, "route stays"
+    )
     router.ixroute.start()
     converged.converge()
     for prefix in (OSPF4[0], OSPF6[0], BY_IP6[0], BIRD4[0]):
