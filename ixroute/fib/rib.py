@@ -140,6 +140,7 @@ class Answer:
     prefix: Prefix | None = None
     route: Route | None = None
     neighbour: bool = False
+    type: RouteType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Entry:
     route: Route
     path_id: int
     best: bool
+    type: RouteType
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +279,8 @@ class Rib:
         if not out.found:
             return Answer(int(out.index))
         prefix = _prefix_of(out.prefix)
-        return Answer(int(out.index), prefix, _route_of(out.route), bool(out.neighbour))
+        kind = RouteType(out.type) if out.type else None
+        return Answer(int(out.index), prefix, _route_of(out.route), bool(out.neighbour), kind)
 
     def walk(self) -> Iterator[Entry]:
         """All alternatives, in no particular order. The RIB must not change meanwhile."""
@@ -285,7 +288,7 @@ class Rib:
         out = ffi.new("struct rib_entry[]", _WALK_BATCH)
         while n := lib.rib_walk(self._c, cursor, out, _WALK_BATCH):
             for entry in out[0:n]:
-                yield Entry(_route_of(entry.route), int(entry.path_id), bool(entry.best))
+                yield _entry_of(entry)
 
     def page(self, cursor: int, n: int) -> tuple[list[Entry], int]:
         """At most n alternatives from `cursor` (0 at first) on, and the next cursor; none at the end. The RIB may
@@ -293,7 +296,7 @@ class Rib:
         at = ffi.new("uint64_t *", cursor)
         out = ffi.new("struct rib_entry[]", n)
         got = lib.rib_walk(self._c, at, out, n)
-        entries = [Entry(_route_of(e.route), int(e.path_id), bool(e.best)) for e in out[0:got]]
+        entries = [_entry_of(e) for e in out[0:got]]
         return entries, int(at[0])
 
     def stats(self) -> RibStats:
@@ -369,6 +372,10 @@ def _route_of(c_route: Any) -> Route:
         source_len=int(c_route.source_len),
         other=int(c_route.other),
     )
+
+
+def _entry_of(c_entry: Any) -> Entry:
+    return Entry(_route_of(c_entry.route), int(c_entry.path_id), bool(c_entry.best), RouteType(c_entry.type))
 
 
 def _path_of(c_path: Any) -> Path:

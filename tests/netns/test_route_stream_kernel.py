@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from ixroute._dataplane import lib
 
+from ixroute._dataplane import lib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, Answer, Rib, RouteType
 from ixroute.netlink.route_stream import RouteStream
 
