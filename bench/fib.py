@@ -1,4 +1,4 @@
-"""python -m bench fib: the FIB with the Internet's tables: build, memory, lookups, updates, beside nothing else running.
+"""The FIB with the Internet's tables: build, memory, lookups, updates.
 
 Lookups run in C, in bursts, and so do updates; a figure is the median of the runs.
 """
@@ -67,7 +67,7 @@ def measure(family: int, runs: int, burst: int, n: int) -> dict[str, Any]:
 def measure_lookups(
     fib: Fib, family: int, traces: dict[str, Any], runs: int, burst: int
 ) -> dict[str, dict[str, float]]:
-    """{variant: {trace: million lookups per second}}; runs of the variants alternate, so that they share the machine's mood."""
+    """{variant: {trace: million lookups per second}}; the variants take turns: they share the machine's mood."""
     figures: dict[str, dict[str, list[float]]] = {v: {t: [] for t in traces} for v in lookup_variants()}
     for _ in range(runs):
         for kind, addresses in traces.items():
