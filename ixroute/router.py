@@ -22,7 +22,8 @@ from types import FrameType
 from ixroute.answers import Answers
 from ixroute.config import Config, ConfigError, PortConfig, choose_cores, reread
 from ixroute.control import ControlServer
-from ixroute.driver.port import Port, PortError, PortOptions, frames_wanted, mtu_of, open_port
+from ixroute.driver.kinds import frames_wanted, mtu_of, open_port
+from ixroute.driver.port import Port, PortError, PortOptions
 from ixroute.driver.umem import Umem, frame_bytes_for
 from ixroute.errors import UserError
 from ixroute.fib.adjacency import AdjacencyTable

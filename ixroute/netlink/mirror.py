@@ -28,14 +28,13 @@ from ixroute.netlink.asker import Asker
 from ixroute.netlink.contract import (
     Actions,
     AdjacenciesLike,
-    AdjacencyView,
     NeighbourView,
     Port,
     RibLike,
     Sink,
     StreamLike,
 )
-from ixroute.netlink.describe import describe_path, neighbour_views, path_views
+from ixroute.netlink.describe import describe_path, neighbour_views
 from ixroute.netlink.dumps import Dumper, explain
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
@@ -184,11 +183,6 @@ class Mirror:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
             return neighbour_views(self.follower.tables)
-
-    def adjacencies(self) -> list[AdjacencyView]:
-        """For `show adjacencies`: every path in use, by index."""
-        with self.locked():
-            return path_views(self.paths, self.follower.tables, self._rib)
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
