@@ -21,7 +21,7 @@ from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, Rib
 from ixroute.netlink.route_stream import RouteStream
 from ixroute.netlink.sockets import Message, split
 
-CHECK_EVERY = 500  # datagrams
+CHECK_EVERY = 200  # datagrams
 PREFIXES4 = [
     (bytes((10, a, b, 0)), length) for a, b in ((0, 0), (0, 1), (1, 0)) for length in (8, 16, 23, 24)
 ]
@@ -75,12 +75,12 @@ def sound_route(dice: random.Random) -> bytes:
 
 
 class Tables:
-    """The real FIB and RIB, with few path ids, so that they run out."""
+    """The real FIB and RIB."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, path_ids: int) -> None:
         self.dice = dice
         self.fib = Fib()
-        self.adjacencies = AdjacencyTable(96, 1)
+        self.adjacencies = AdjacencyTable(8 + path_ids, 1)
         self.rib = Rib(self.fib, self.adjacencies, 9)
         self.stream = RouteStream(self.rib)
         self.dumping = 0
@@ -133,9 +133,9 @@ class Tables:
         self.fib.close()
 
 
-@pytest.fixture
-def tables(seed: int) -> Iterator[Tables]:
-    made = Tables(random.Random(seed))
+@pytest.fixture(params=[64, 65536], ids=["too few path ids", "path ids enough"])
+def tables(request: pytest.FixtureRequest, seed: int) -> Iterator[Tables]:
+    made = Tables(random.Random(seed), request.param)
     yield made
     made.close()
 
