@@ -15,7 +15,7 @@ import pytest
 UNIT = Path(__file__).resolve().parents[1] / "unit"
 sys.path[:0] = [str(UNIT / room) for room in ("forward", "netlink")]
 
-SHARE_PERCENT = float(os.environ.get("IXROUTE_FUZZ", "10").replace("full", "100"))
+SHARE = float(os.environ.get("IXROUTE_FUZZ", "20").replace("full", "100")) / 100
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +26,10 @@ def seed() -> int:
 @pytest.fixture(scope="session")
 def frames() -> int:
     """How many frames to send."""
-    return int(1_000_000 * SHARE_PERCENT / 100)
+    return int(1_000_000 * SHARE)
 
 
 @pytest.fixture(scope="session")
 def messages() -> int:
-    """How many netlink messages to mutate, of each kind."""
-    return int(200_000 * SHARE_PERCENT / 100) if SHARE_PERCENT < 50 else int(100_000 * SHARE_PERCENT / 100)
+    """How many netlink datagrams to mutate, of each kind."""
+    return int(100_000 * SHARE)

@@ -10,24 +10,23 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 import numpy as np
-from forward_rig import MAC, OWN4
+from forward_rig import MAC
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-ADDRESSES4 = [
-    *OWN4,
-    *("10.0.0.1 10.3.0.1 10.4.0.1 10.5.0.1 10.6.0.1 10.7.0.1 10.8.0.1 10.9.0.1 172.16.0.1 192.0.2.77".split()),
-    *("192.0.2.9 192.0.2.255 198.51.100.9 198.51.100.255 203.0.113.9 0.0.0.0 0.1.2.3 127.0.0.1".split()),
-    *("224.0.0.5 239.1.2.3 240.0.0.1 255.255.255.255 169.254.1.1 100.64.0.1 8.8.8.8".split()),
-]
-ADDRESSES6 = (
-    "2001:db8:9::1 2001:db8:3::1 2001:db8:4::1 2001:db8:5::1 2001:db8:6::1 2001:db8:7::1 2001:db8:72::1 "
-    "2001:db8:a:: 2001:db8:a::1 2001:db8:a::77 2001:db8:b::9 :: ::1 fe80::1 fe80::2 fc00::1 fec0::1 ff00::1 "
-    "ff01::1 ff02::1 ff02::1:ff00:1 ff05::2 64:ff9b::1 ::ffff:1.2.3.4 100::1 3fff::1"
-).split()
+ADDRESSES = """
+192.0.2.1 198.51.100.1 203.0.113.1 192.0.2.77 192.0.2.9 192.0.2.255 198.51.100.9 198.51.100.255 203.0.113.9
+10.0.0.1 10.3.0.1 10.4.0.1 10.5.0.1 10.6.0.1 10.7.0.1 10.8.0.1 10.9.0.1 172.16.0.1 8.8.8.8
+0.0.0.0 0.1.2.3 127.0.0.1 224.0.0.5 239.1.2.3 240.0.0.1 255.255.255.255 169.254.1.1 100.64.0.1
+2001:db8:9::1 2001:db8:3::1 2001:db8:4::1 2001:db8:5::1 2001:db8:6::1 2001:db8:7::1 2001:db8:72::1
+2001:db8:a:: 2001:db8:a::1 2001:db8:a::77 2001:db8:b::9 3fff::1
+:: ::1 fe80::1 fe80::2 fc00::1 fec0::1 ff00::1 ff01::1 ff02::1 ff02::1:ff00:1 ff05::2
+64:ff9b::1 ::ffff:1.2.3.4 100::1
+"""
+"""One for each route of the rig, and those that are special."""
 
 
 def rows_of(packets: Sequence[bytes], width: int) -> Bytes:
@@ -45,9 +44,12 @@ class FrameMutator:
         self._dice = np.random.default_rng(seed)
         self._seeds = rows_of([packet[:room] for packet in seeds], room)
         self._lengths = np.array([min(len(packet), room) for packet in seeds], np.int64)
-        self._macs = rows_of([*MAC, b"\xff" * 6, bytes.fromhex("01005e000005"), bytes.fromhex("0180c2000000")], 6)
-        self._addresses4 = rows_of([ip_address(address).packed for address in ADDRESSES4], 4)
-        self._addresses6 = rows_of([ip_address(address).packed for address in ADDRESSES6], 16)
+        self._macs = rows_of(
+            [*MAC, b"\xff" * 6, bytes.fromhex("01005e000005"), bytes.fromhex("0180c2000000")], 6
+        )
+        packed = [ip_address(address).packed for address in ADDRESSES.split()]
+        self._addresses4 = rows_of([address for address in packed if len(address) == 4], 4)
+        self._addresses6 = rows_of([address for address in packed if len(address) == 16], 16)
 
     def batch(self, n: int) -> tuple[Bytes, Ints]:
         chosen = self._dice.integers(0, len(self._seeds), n)
@@ -80,7 +82,9 @@ class FrameMutator:
             of_kind = np.flatnonzero(ethertypes(rows) == ethertype)
             for offset in at:
                 some = of_kind[self._dice.random(len(of_kind)) < 0.4]
-                rows[some, offset : offset + pool.shape[1]] = pool[self._dice.integers(0, len(pool), len(some))]
+                rows[some, offset : offset + pool.shape[1]] = pool[
+                    self._dice.integers(0, len(pool), len(some))
+                ]
 
     def _tag(self, rows: Bytes, lengths: Ints) -> Bytes:
         """One VLAN tag more, up to three."""

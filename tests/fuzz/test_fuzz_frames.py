@@ -13,12 +13,12 @@ import pytest
 from forward_rig import MAC, OWN4, PATHS, USUAL, Context, Outcome, Rig
 from forward_twin import twin
 from fuzz_frames import FrameMutator
-from ixroute._dataplane import ffi, lib
-from lab.frames import ROUTER_LAN, ROUTER_WAN, all_cases
-from lab.packets import mac_bytes
 from test_forward_packets import TABLE
 
+from ixroute._dataplane import ffi, lib
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
+from lab.frames import ROUTER_LAN, ROUTER_WAN, all_cases
+from lab.packets import mac_bytes
 
 BATCH = 1024
 TWIN_EVERY = 40  # batches

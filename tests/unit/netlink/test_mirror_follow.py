@@ -34,7 +34,7 @@ from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
 from ixroute.netlink.resolve import Adjacency, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
-from ixroute.netlink.sockets import split
+from ixroute.netlink.sockets import Message, split
 from ixroute.netlink.sysctls import InterfaceSysctls
 
 LAN, WAN = 10, 11
@@ -386,6 +386,28 @@ def test_a_truncated_message_is_counted_and_changes_nothing(world: World) -> Non
     world.follower.event(message(28, neighbour_message(LAN, GATEWAY, OTHER_MAC).data[16:30]))
     assert world.follower.malformed == 1
     assert list(world.follower.tables.neighbours) == before
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        message(16, struct.pack("=BxHiII", 0, 1, 9, 1, 0) + attribute(3, b"x\0") + struct.pack("=HH", 3, 4)),
+        message(
+            16,
+            link_message(9, "x").data[16:]
+            + attribute(18, attribute(1, b"vlan\0") + struct.pack("=HH", 99, 2)),
+        ),
+        message(104, struct.pack("=BBBBI", 0, 0, 0, 0, 0) + struct.pack("=HHH", 6, 1, 1)),
+    ],
+    ids=["length of 3", "nested length", "number cut short"],
+)
+def test_an_attribute_that_cannot_be_decoded_is_counted_and_changes_nothing(
+    world: World, damaged: Message
+) -> None:
+    links = len(world.follower.tables.links)
+    world.follower.event(damaged)
+    assert world.follower.malformed == 1
+    assert len(world.follower.tables.links) == links
 
 
 SAMPLES = [
