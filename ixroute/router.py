@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence, Set
 from types import FrameType
 
 from ixroute.answers import Answers
@@ -189,6 +189,10 @@ class Router:
     def _start(self, parts: Parts, stack: contextlib.ExitStack) -> None:
         """Threads, in the order that lets no packet be lost for want of the next one."""
         parts.pairs.follow_links()
+        with _beside(parts.cores):
+            self._start_threads(parts, stack)
+
+    def _start_threads(self, parts: Parts, stack: contextlib.ExitStack) -> None:
         parts.mirror.start()
         stack.callback(parts.mirror.stop)
         parts.door.start()
@@ -290,6 +294,26 @@ class Router:
         if fixed:
             log.warning("reload: changes in %s take effect at the next start", ", ".join(fixed))
         log.info("reload: policers and log level are as configured")
+
+
+@contextlib.contextmanager
+def _beside(cores: Sequence[int]) -> Iterator[None]:
+    """Threads that start in the block do not run on the workers' cores, if there are others: what the kernel does
+    for the door (and its timers afterwards, on the core that set them) would take the forwarding's time. Workers
+    pin themselves. The main thread is as before afterwards."""
+    allowed = os.sched_getaffinity(0)
+    _run_on(allowed - set(cores))
+    try:
+        yield
+    finally:
+        _run_on(allowed)
+
+
+def _run_on(cores: Set[int]) -> None:
+    """This thread and those it starts. Nothing changes when there are none, or the cpuset forbids it."""
+    with contextlib.suppress(OSError):
+        if cores:
+            os.sched_setaffinity(0, cores)
 
 
 def _options(port: PortConfig) -> PortOptions:

@@ -184,14 +184,33 @@ static bool punt_allowed(struct worker *worker, unsigned port, unsigned reason)
 			   worker->now_ns);
 }
 
+/* What the router lives on: its neighbours, their addresses, its routes. */
+static bool punt_is_vital(unsigned reason)
+{
+	return reason == REASON_routing_protocol || reason == REASON_arp_request || reason == REASON_arp_response ||
+	       reason == REASON_ipv6_neighbour_discovery || reason == REASON_link_local_frame;
+}
+
+/* The last slots of the ring are for what is vital: a flood that the door cannot keep up with (it may not run for
+ * tens of milliseconds on a busy machine) loses its own packets, and no session with it. */
 static void punt_flush(struct worker *worker)
 {
-	unsigned taken = frame_ring_put(&worker->lane->punt, worker->punt, worker->n_punts);
+	uint32_t room = LANE_SLOTS - frame_ring_count(&worker->lane->punt);
+	unsigned taken = 0;
 
-	for (unsigned i = 0; i < taken; i++)
-		worker->port[worker->punt[i].port].punted[worker->punt_reason[i]]++;
-	for (unsigned i = taken; i < worker->n_punts; i++)
-		frame_drop(worker, &worker->punt[i], REASON_punt_ring_full);
+	for (unsigned i = 0; i < worker->n_punts; i++) {
+		const struct frame frame = worker->punt[i];
+		unsigned reason = worker->punt_reason[i];
+
+		if (room <= (punt_is_vital(reason) ? 0 : PUNT_RESERVE)) {
+			frame_drop(worker, &frame, REASON_punt_ring_full);
+			continue;
+		}
+		worker->port[frame.port].punted[reason]++;
+		worker->punt[taken++] = frame;
+		room--;
+	}
+	frame_ring_put(&worker->lane->punt, worker->punt, taken);
 	worker->n_punts = 0;
 	worker->door_rings |= taken != 0;
 }

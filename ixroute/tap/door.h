@@ -6,8 +6,9 @@
  *     worker <-- inject ------- door    packets from the kernel (frame.port: the port, FRAME_INJECTED)
  *     worker --- inject_free -> door    free frames for those
  *
- * Each ring has one producer and one consumer. A full punt ring is a counted drop (punt_ring_full); a full inject
- * ring stops the reading of the TAP, whose own queue then fills and drops, as with any slow network card.
+ * Each ring has one producer and one consumer. A full punt ring is a counted drop (punt_ring_full), and it is full
+ * sooner for what the router does not live on (PUNT_RESERVE). A full inject ring stops the reading of the TAP, whose
+ * own queue then fills and drops, as with any slow network card.
  */
 #ifndef IXROUTE_TAP_DOOR_H
 #define IXROUTE_TAP_DOOR_H
@@ -18,6 +19,7 @@
 #include "driver/frame.h"
 
 #define LANE_SLOTS 1024u /* per ring, a power of two */
+#define PUNT_RESERVE 256u /* slots of punt that only neighbour and routing protocols may fill */
 #define DOOR_LANES 64u	 /* workers */
 #define DOOR_PORTS 64u
 

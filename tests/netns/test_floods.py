@@ -88,6 +88,8 @@ def test_forwarding_loses_nothing_beside_a_flood(make_router: Callable[..., Rout
     assert [result.lost for result in results] == [0, 0], results
     moved = verdicts(before, router.ixroute.stats())
     counted = moved[f"punted {flood.reason}"] + moved[f"policed {flood.reason}"]
-    assert counted >= sender.sent, moved
+    assert counted + moved["dropped punt_ring_full"] >= sender.sent, (
+        moved
+    )  # where the door had no time, it is the flood's
     assert (moved[f"policed {flood.reason}"] > 0) == flood.policed, moved
     assert ping(client, "10.0.1.1", 3).all_back

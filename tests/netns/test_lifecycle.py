@@ -117,14 +117,21 @@ def stopped_thread(tid: int) -> Iterator[None]:
         ptrace(PTRACE_DETACH)
 
 
-def worker_thread(pid: int) -> int:
-    """The daemon's thread that is pinned to one core."""
-    tids = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
-    pinned = [tid for tid in tids if len(os.sched_getaffinity(tid)) == 1]
-    if len(os.sched_getaffinity(0)) == 1:
-        pytest.skip("every thread has one core here: the worker cannot be told from the others")
-    assert len(pinned) == 1, f"threads with one core: {pinned} of {tids}"
-    return pinned[0]
+def threads(pid: int) -> dict[str, int]:
+    """The daemon's threads by name."""
+    return {
+        (path / "comm").read_text().strip(): int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()
+    }
+
+
+def test_no_other_thread_that_works_for_packets_runs_on_a_workers_core(router: Router) -> None:
+    ours = threads(router.ixroute.pid)
+    [core] = os.sched_getaffinity(ours["ixroute-w0"])
+    others = os.sched_getaffinity(0) - {core}
+    if not others:
+        pytest.skip("one core: there is no other to run on")
+    assert os.sched_getaffinity(ours["ixroute-door"]) == others
+    assert os.sched_getaffinity(router.ixroute.pid) == os.sched_getaffinity(0)
 
 
 def test_a_stalled_worker_misses_the_watchdog(make_router: Callable[..., Router]) -> None:
@@ -132,7 +139,7 @@ def test_a_stalled_worker_misses_the_watchdog(make_router: Callable[..., Router]
     router = make_router(watchdog_s=watchdog_s)
     daemon = router.ixroute
     assert "WATCHDOG=1" in daemon.notified("WATCHDOG=1", 2 * watchdog_s)
-    with stopped_thread(worker_thread(daemon.pid)):
+    with stopped_thread(threads(daemon.pid)["ixroute-w0"]):
         time.sleep(watchdog_s / 2)  # a ping is due every third of it: the last from before the stall is out
         daemon.drain_notifications()
         assert "WATCHDOG=1" not in daemon.notified("WATCHDOG=1", watchdog_s)

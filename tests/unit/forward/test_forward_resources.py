@@ -64,9 +64,29 @@ def test_a_full_punt_ring_drops_and_forwarding_goes_on(make_rig: MakeRig) -> Non
         assert rig.worker.poll_once() == 64
         assert len(rig.sent()) == 32
     counters = rig.worker.port_counters(0)
-    assert counters["punted"] == {"local_route": lib.LANE_SLOTS}
-    assert counters["dropped"] == {"punt_ring_full": 32}
-    assert len(rig.punted()) == lib.LANE_SLOTS
+    assert counters["punted"] == {"local_route": lib.LANE_SLOTS - lib.PUNT_RESERVE}
+    assert counters["dropped"] == {"punt_ring_full": 32 + lib.PUNT_RESERVE}
+    assert len(rig.punted()) == lib.LANE_SLOTS - lib.PUNT_RESERVE
+
+
+def test_what_keeps_the_router_alive_finds_room_in_a_punt_ring_full_of_other_things(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig(frames=2048, slots=64)
+    for _ in range(40):
+        for _ in range(32):
+            rig.deliver(LOCAL)
+        rig.worker.poll_once()
+    rig.worker.port_counters(0)
+    question = eth(b"\xff" * 6, SENDER, 0x0806, arp(1, "192.0.2.77", "192.0.2.1"))
+    for packet in (BGP, LOCAL, question, LOCAL, BGP):
+        rig.deliver(packet)
+    rig.worker.poll_once()
+    punted = rig.worker.port_counters(0)["punted"]
+    assert (punted["routing_protocol"], punted["arp_request"]) == (2, 1)
+    assert punted["local_route"] == lib.LANE_SLOTS - lib.PUNT_RESERVE
+    heard = [packet for _, packet in rig.punted()]
+    assert heard[-3:] == [BGP, question, BGP], "in the order in which they came"
 
 
 def test_without_free_frames_the_rings_starve_and_recover(make_rig: MakeRig) -> None:
