@@ -126,6 +126,7 @@ struct rib_answer {
 	uint32_t index;
 	uint8_t found;
 	uint8_t neighbour;
+	uint8_t type;
 	struct prefix prefix;
 	struct route route;
 };
@@ -134,6 +135,7 @@ struct rib_entry {
 	struct route route;
 	uint32_t path_id;
 	uint8_t best;
+	uint8_t type;
 };
 unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out, unsigned n);
 void rib_stats_read(const struct rib *rib, struct rib_stats *out);

@@ -44,14 +44,15 @@ def update_dtype() -> "np.dtype[Any]":
     """The elements of Fib.apply's array: struct fib_update."""
     import numpy as np
 
-    return np.dtype(
-        {
-            "names": ["family", "len", "addr", "remove", "index"],
-            "formats": ["u1", "u1", ("u1", (16,)), "u1", "u4"],
-            "offsets": [0, 1, 2, 18, 20],
-            "itemsize": ffi.sizeof("struct fib_update"),
-        }
-    )
+    fields = [
+        ("family", "u1"),
+        ("len", "u1"),
+        ("addr", "u1", (16,)),
+        ("remove", "u1"),
+        ("unused", "u1"),
+        ("index", "u4"),
+    ]
+    return np.dtype(fields)
 
 
 class Fib:

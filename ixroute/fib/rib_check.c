@@ -163,7 +163,7 @@ static int check_shown(const struct check *check, const struct node *node, uint3
 		check->shown[node->shown]++;
 	}
 	there = fib_match(check->rib->fib, prefix.family, prefix.addr, &match, &index) && match.len >= prefix.len;
-	if (there && match.len > prefix.len) /* hidden by a longer prefix with the same first address: ask the FIB less */
+	if (there && match.len > prefix.len) /* a longer one begins at the same address: the FIB cannot say */
 		return node->shown == target || (node->flags & (NODE_STALE | NODE_DIRTY)) ?
 			       0 :
 			       wrong(check, "%s shows %u instead of %u", prefix_text(&prefix), node->shown, target);

@@ -84,7 +84,7 @@ class Dataplane:
         _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
 
     def set_vlans(self, port: int, vids: Iterable[int]) -> None:
-        """The VLAN ids (1..4094) that have a sub-interface on the port's TAP."""
+        """The VLAN ids (0..4094) that have a sub-interface on the port's TAP."""
         vids = list(vids)
         _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
 

@@ -99,6 +99,7 @@ class Mirror:
         self._asked: list[str] = []  # reasons given to resync()
         self._next_pass = 0.0
         self._next_tick = 0.0
+        self._passes = 0
         self._next_audit = 0.0
         self._paths_changed = True
         self._said: dict[str, float] = {}
@@ -153,6 +154,11 @@ class Mirror:
         """Wants a fresh dump of everything (SIGHUP). From any thread or signal handler; returns at once."""
         self._asked.append(reason)
         self._wake_up()
+
+    @property
+    def passes(self) -> int:
+        """Its heartbeat: moves at least every second or so, a long dump apart, as long as the thread lives."""
+        return self._passes
 
     def status(self) -> dict[str, Any]:
         """Counters and state, plain values; never waits."""
@@ -225,6 +231,7 @@ class Mirror:
         if pause > 0:
             time.sleep(pause)
         with self._lock:
+            self._passes += 1
             now = time.monotonic()
             self._next_pass = now + PASS_S
             self._take_asked()
@@ -483,7 +490,7 @@ class Mirror:
             return
         self.follower.changed = False
         self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
-        self._announcer.announce(self.follower.tables, self.follower.addresses.own_ip4())
+        self._announcer.announce(self.follower.tables, self.follower.addresses)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

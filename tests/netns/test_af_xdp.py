@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.driver import bpf, ethtool
 from ixroute.driver.netdev import NetDevice
 from ixroute.driver.port import PortError, PortOptions, frames_wanted, mtu_of, open_port

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.driver.umem import Umem
 
 SLOTS = 64

@@ -86,7 +86,7 @@ class World:
     def announce(self) -> FakeSink:
         follower = self.follower
         self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
-        self.announcer.announce(follower.tables, follower.addresses.own_ip4())
+        self.announcer.announce(follower.tables, follower.addresses)
         return self.sink
 
 
@@ -299,6 +299,15 @@ def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: 
     assert not sink.ports[4].kernel_all
 
 
+def test_loose_source_validation_is_strict_without_an_ip4_address() -> None:
+    world = World({"lan": InterfaceSysctls(rp_filter=2), "wan": InterfaceSysctls(rp_filter=1)})
+    world.follower.poll_sysctls()
+    ports = world.announce().ports
+    assert (ports[3].rpf, ports[4].rpf) == (1, 1)
+    world.follower.event(address_message(LAN, "10.0.0.254"))
+    assert world.announce().ports[3].rpf == 2
+
+
 def test_the_sink_hears_only_of_changes(world: World) -> None:
     calls = world.announce().calls
     assert world.announce().calls == calls
@@ -320,6 +329,7 @@ def test_a_watched_interface_comes_and_goes(world: World) -> None:
 
 
 def test_changed_sysctls_reach_the_port_and_its_paths(world: World) -> None:
+    world.follower.event(address_message(LAN, "10.0.0.254"))
     world.values["lan"] = InterfaceSysctls(ip4_forward=True, rp_filter=2, send_redirects=True)
     world.follower.poll_sysctls()
     state = world.announce().ports[3]
