@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ixroute.client import request
+from ixroute.demo.daemon import Daemon
 from ixroute.demo.topology import Lab, Link
 
 RIS = Path(__file__).resolve().parents[1] / "data" / "ris"
@@ -69,8 +71,11 @@ def make_gateways(lab: Lab) -> None:
         host.ip(f"addr add {address_of(lab, 6, gateway)}/64 dev eth0 nodad")
 
 
-def write_batch(lab: Lab, version: int, rows: Iterable[Row], path: Path, verb: str = "add") -> Path:
-    """What `ip -VERSION -batch` reads. verb: `add` for a table, `replace` for updates."""
+def write_batch(
+    lab: Lab, version: int, rows: Iterable[Row], path: Path, *, verb: str = "add", mark: int | None = None
+) -> Path:
+    """What `ip -VERSION -batch` reads. verb: `add` for a table, `replace` for updates. mark: number of the
+    mark that ends it."""
     via = [
         f" via {address_of(lab, version, n)} dev {link_of(lab, n).interface} proto bgp\n" if n else ""
         for n in range(GATEWAYS + 1)
@@ -80,7 +85,21 @@ def write_batch(lab: Lab, version: int, rows: Iterable[Row], path: Path, verb: s
             f"route {verb} {row.prefix}{via[row.gateway]}" if row.gateway else f"route del {row.prefix}\n"
             for row in rows
         )
+        if mark is not None:
+            file.write(f"route add {mark_prefix(version, mark)}{via[1]}")
     return path
+
+
+def mark_prefix(version: int, number: int) -> str:
+    """A prefix that no table has (RFC 2544, RFC 5180). Routes are announced in order: when the daemon has this
+    one it has all before it."""
+    return f"198.18.{number}.0/24" if version == 4 else f"2001:2:0:{number:x}::/64"
+
+
+def has_mark(daemon: Daemon, version: int, number: int) -> bool:
+    prefix = mark_prefix(version, number)
+    found = request(str(daemon.control), "lookup", timeout=30.0, address=prefix.partition("/")[0])
+    return bool(found["prefix"] == prefix)
 
 
 def start_batch(lab: Lab, version: int, path: Path, *, force: bool = False) -> subprocess.Popen[bytes]:
