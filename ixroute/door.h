@@ -153,9 +153,9 @@ struct route_stream_stats {
 };
 struct route_stream *route_stream_create(struct rib *rib);
 void route_stream_destroy(struct route_stream *stream);
+void route_stream_dump_begin(struct route_stream *stream);
 int route_stream_feed(struct route_stream *stream, const uint8_t *bytes, size_t len, int dump);
 int route_stream_receive(struct route_stream *stream, int fd, unsigned max);
-int route_stream_receive_dump(struct route_stream *stream, int fd, int timeout_ms);
 void route_stream_stats_read(const struct route_stream *stream, struct route_stream_stats *out);
 
 /* ---- driver/frame.h, queue.h, memport.h, xsk.h ---- */

@@ -51,6 +51,7 @@ MOST_ROUTE_DATAGRAMS = 4096
 MOST_PATHS = 8192
 TICK_S = 1.0
 REOPEN_S = 1.0
+PASS_S = 0.002  # passes are no closer together: a stream of events is received by the dozen, a single one at once
 SAY_AGAIN_S = 60.0
 
 
@@ -95,6 +96,7 @@ class Mirror:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events: dict[str, socket.socket] = {}
         self._asked: list[str] = []  # reasons given to resync()
+        self._next_pass = 0.0
         self._next_tick = 0.0
         self._passes = 0
         self._next_audit = 0.0
@@ -219,11 +221,13 @@ class Mirror:
         if not self._events:
             self._reopen()
         self._wait()
-        if self._readers:
-            time.sleep(0.001)
+        pause = max(self._next_pass - time.monotonic(), 0.001 if self._readers else 0.0)
+        if pause > 0:
+            time.sleep(pause)
         with self._lock:
             self._passes += 1
             now = time.monotonic()
+            self._next_pass = now + PASS_S
             self._take_asked()
             self._receive()
             self.update_paths()  # what has died stops forwarding before a dump takes its time
