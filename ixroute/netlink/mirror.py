@@ -51,7 +51,9 @@ MOST_ROUTE_DATAGRAMS = 4096
 MOST_PATHS = 8192
 TICK_S = 1.0
 REOPEN_S = 1.0
-PASS_S = 0.002  # passes are no closer together: a stream of events is received by the dozen, a single one at once
+PASS_S = (
+    0.002  # passes are no closer together: a stream of events is received by the dozen, a single one at once
+)
 SAY_AGAIN_S = 60.0
 
 
