@@ -22,7 +22,7 @@ struct active {
 static ALWAYS_INLINE uint32_t index_or(uint32_t value, uint32_t before)
 {
 #if defined(__x86_64__)
-	__asm__("sub $1, %0\n\tcmovc %1, %0" : "+r"(value) : "r"(before) : "cc");
+	__asm__("sub $1, %0\n\tcmovc %1, %0" : "+&r"(value) : "r"(before) : "cc");
 	return value;
 #else
 	return value != 0 ? value - 1 : before;
