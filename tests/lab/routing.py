@@ -67,9 +67,7 @@ class Frr:
         namespace.directory.chmod(0o711)  # user frr passes through
         self.directory.mkdir(mode=0o755)
         shutil.chown(self.directory, "frr", "frr")
-        self.daemons = {
-            name: self._daemon(name, text) for name, text in {"zebra": "", **config}.items()
-        }
+        self.daemons = {name: self._daemon(name, text) for name, text in {"zebra": "", **config}.items()}
 
     def _daemon(self, name: str, text: str) -> Program:
         file = self.directory / f"{name}.conf"
@@ -115,18 +113,29 @@ class Frr:
         self.vtysh("configure terminal", *commands)
 
     def established(self) -> dict[str, int]:
-        """By address family and BGP peer that is up: when it came up, in seconds since 1970."""
+        """By address family and BGP peer that is up: how often it came up so far."""
         summary = self.show("bgp summary")
         return {
-            f"{family} {peer}": int(about["peerUptimeEstablishedEpoch"])
+            f"{family} {peer}": int(about["connectionsEstablished"])
             for family, part in summary.items()
             for peer, about in part.get("peers", {}).items()
             if about["state"] == "Established"
         }
 
+    def prefixes(self) -> set[str]:
+        """Of all routes that zebra knows, installed or not."""
+        return {*self.show("ip route"), *self.show("ipv6 route")}
+
     def tell(self) -> str:
         """What a failed test prints."""
-        shows = ("show bgp summary", "show ip ospf neighbor", "show ipv6 ospf6 neighbor", "show ip route summary")
+        shows = (
+            "show bgp summary",
+            "show ip ospf neighbor",
+            "show ipv6 ospf6 neighbor",
+            "show ip route summary",
+            "show ipv6 route summary",
+            "show ipv6 ospf6 route",
+        )
         return "\n".join(self.vtysh(show) for show in shows)
 
 
@@ -139,7 +148,9 @@ class Bird:
         file.write_text(config)
         self._socket = self.directory / "bird.ctl"
         self._bird = Program(
-            namespace, ["bird", "-f", "-c", os.fspath(file), "-s", os.fspath(self._socket)], self.directory / "bird.log"
+            namespace,
+            ["bird", "-f", "-c", os.fspath(file), "-s", os.fspath(self._socket)],
+            self.directory / "bird.log",
         )
 
     def start(self) -> Bird:
