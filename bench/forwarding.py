@@ -6,11 +6,11 @@ figures are for comparing the two on one machine, not for a data sheet.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 
-from common import KINDS, routed_lab
-
+from bench.common import KINDS, routed_lab
 from ixroute.demo.netns import Namespace
 from ixroute.demo.probes import tcp_transfer
 from ixroute.demo.topology import Lab
@@ -84,9 +84,11 @@ def tcp(kind: str) -> None:
             print(f"{kind:8} TCP over {name}: {statistics.median(rates) / 1e9:5.2f} Gbit/s", flush=True)
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> int:
+    argparse.ArgumentParser(prog="python -m bench forwarding", description=__doc__).parse_args(argv)
     print(f"medians of {ROUNDS} runs of {SECONDS:g} s, {FLOWS} flows, one sender, one worker")
     for router in KINDS:
         small_packets(router)
     for router in KINDS:
         tcp(router)
+    return 0

@@ -5,11 +5,11 @@ The clock runs from before the `ip` program is started, so a process start is in
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 
-from common import KINDS, routed_lab
-
+from bench.common import KINDS, routed_lab
 from ixroute.demo.probes import ping
 from ixroute.demo.topology import Lab
 from lab.packets import ETH_IP4, ethernet, ip4, udp
@@ -44,7 +44,7 @@ def change_times(lab: Lab, wires: dict[str, Wire]) -> list[float]:
     return times
 
 
-def main(kind: str) -> None:
+def change_routes(kind: str) -> None:
     with routed_lab(kind, hosts=3) as lab:
         for link in lab.links:
             ping(lab.router, link.host4, 2)
@@ -64,6 +64,8 @@ def main(kind: str) -> None:
     )
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> int:
+    argparse.ArgumentParser(prog="python -m bench route_change", description=__doc__).parse_args(argv)
     for router in KINDS:
-        main(router)
+        change_routes(router)
+    return 0

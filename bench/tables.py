@@ -1,7 +1,7 @@
 """The real tables in tests/data/ris, and traces of addresses made from them, as numpy arrays for Fib.
 
-Tables and updates: ixroute.fib.fib.update_dtype(). Traces: IPv4 (n,) '>u4', IPv6 (n, 16) uint8. Everything is the same on
-every run: the generators are seeded.
+Tables and updates: ixroute.fib.fib.update_dtype(). Traces: IPv4 (n,) '>u4', IPv6 (n, 16) uint8. Everything is
+the same on every run: the generators are seeded.
 """
 
 import lzma
@@ -49,8 +49,8 @@ def _parse(family: int, rows: list[Any]) -> Array:
 
 
 def trace(kind: str, table: Array, n: int, seed: int = 1) -> Array:
-    """n addresses. kind a: uniform over all addresses; b: a prefix at random, then a host in it at random; c: as b, with
-    prefixes picked by Zipf's law (exponent 1, in random order)."""
+    """n addresses. kind a: uniform over all addresses; b: a prefix at random, then a host in it at random; c: as b,
+    with prefixes picked by Zipf's law (exponent 1, in random order)."""
     rng = np.random.default_rng(seed)
     size = 4 if table["family"][0] == 4 else 16
     host = rng.integers(0, 256, (n, size), np.uint8)

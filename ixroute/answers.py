@@ -12,7 +12,7 @@ from ixroute import schema
 from ixroute.control import CommandError, Handler, Params
 from ixroute.counters import totals, with_zeros
 from ixroute.driver.port import Port
-from ixroute.fib.rib import Entry, Path, Prefix, RouteType
+from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
 from ixroute.parts import Parts
@@ -71,10 +71,10 @@ class Answers:
             "name": port.name,
             "index": port.index,
             "spec": port.spec,
-            "up": self._parts.pairs.is_up(port.index),
+            "up": self._parts.pairs.state(port.index).up,
             "link": self._link(port),
-            "mtu": port.mtu,
-            "mac": port.mac.hex(":"),
+            "mtu": self._parts.pairs.state(port.index).mtu,
+            "mac": self._parts.pairs.state(port.index).mac.hex(":"),
             "door": self._parts.door.counters(port.index),
             "driver": port.stats(),
         }
@@ -127,10 +127,10 @@ class Answers:
             index=port.index,
             ifindex=tap.ifindex,
             spec=port.spec,
-            up=self._parts.pairs.is_up(port.index),
+            up=self._parts.pairs.state(port.index).up,
             link=self._link(port),
-            mtu=port.mtu,
-            mac=port.mac.hex(":"),
+            mtu=self._parts.pairs.state(port.index).mtu,
+            mac=self._parts.pairs.state(port.index).mac.hex(":"),
             queues=port.n_queues,
             mode=str(features.get("mode", "")),
             zero_copy=bool(features.get("zero_copy", False)),
@@ -158,7 +158,7 @@ class Answers:
         return schema.Route(
             prefix=str(route.prefix),
             table=route.table,
-            type=_type(entry, path),
+            type=entry.type.name.lower(),
             metric=route.metric,
             tos=route.tos,
             protocol=route.protocol,
@@ -213,8 +213,11 @@ class Answers:
             raise CommandError(f"{text!r} is no IPv4 or IPv6 address") from None
         with self._parts.mirror.locked():
             answer = self._parts.rib.lookup(address.packed)
-            adjacency = self._adjacency(answer.index)
-            route = None if answer.route is None else self._route(Entry(answer.route, answer.index, True))
+            # The index is read where packets read theirs; prefix and route are what the RIB knows it by.
+            adjacency = self._adjacency(self._parts.fib.read(address.packed))
+            route = None
+            if answer.route is not None and answer.type is not None:
+                route = self._route(Entry(answer.route, answer.index, True, answer.type))
         action = adjacency["action"]
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
@@ -232,16 +235,6 @@ class Answers:
     def _resynced(self) -> schema.Done:
         self._resync()
         return schema.Done(text="the kernel's tables are being read anew")
-
-
-# Reserved adjacencies stand for routes without next hops (fib/adjacency.h).
-_RESERVED_TYPES = ("throw", "local", "broadcast", "multicast", "blackhole", "unreachable", "unicast")
-
-
-def _type(entry: Entry, path: Path | None) -> str:
-    if path is not None:
-        return RouteType(path.type).name.lower()
-    return _RESERVED_TYPES[entry.path_id] if entry.path_id < len(_RESERVED_TYPES) else "unicast"
 
 
 def _integer(params: Params, key: str, default: int) -> int:

@@ -126,6 +126,7 @@ struct rib_answer {
 	uint32_t index;
 	uint8_t found;
 	uint8_t neighbour;
+	uint8_t type;
 	struct prefix prefix;
 	struct route route;
 };
@@ -134,6 +135,7 @@ struct rib_entry {
 	struct route route;
 	uint32_t path_id;
 	uint8_t best;
+	uint8_t type;
 };
 unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out, unsigned n);
 void rib_stats_read(const struct rib *rib, struct rib_stats *out);
@@ -151,9 +153,9 @@ struct route_stream_stats {
 };
 struct route_stream *route_stream_create(struct rib *rib);
 void route_stream_destroy(struct route_stream *stream);
+void route_stream_dump_begin(struct route_stream *stream);
 int route_stream_feed(struct route_stream *stream, const uint8_t *bytes, size_t len, int dump);
 int route_stream_receive(struct route_stream *stream, int fd, unsigned max);
-int route_stream_receive_dump(struct route_stream *stream, int fd, int timeout_ms);
 void route_stream_stats_read(const struct route_stream *stream, struct route_stream_stats *out);
 
 /* ---- driver/frame.h, queue.h, memport.h, xsk.h ---- */

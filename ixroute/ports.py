@@ -11,7 +11,7 @@ from ixroute.driver.port import Link, Port, PortError
 from ixroute.forward import worker as flags
 from ixroute.forward.worker import Dataplane, Worker
 from ixroute.netlink.contract import LinkState, PortState, TapState
-from ixroute.tap.tap import Tap
+from ixroute.tap.tap import Tap, TapError
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ class Pairs:
         self._links: dict[int, Link] = {}
         self._states: dict[int, PortState] = {}
 
-    def is_up(self, port: int) -> bool:
-        """Whether the TAP is IFF_UP, as the mirror last heard."""
-        return port in self._states and self._states[port].up
+    def state(self, port: int) -> PortState:
+        """What the TAP, and so the port, is, as the mirror last heard: also when the card has gone."""
+        return self._states.get(port, PortState())
 
     def link(self, port: int) -> Link:
         """The wire, as last looked at."""
@@ -124,21 +124,33 @@ def follow_tap(port: Port, tap: Tap, state: TapState) -> None:
         )
         return
     try:
-        if state.mtu != port.mtu:
-            port.set_mtu(state.mtu)
-            log.info("%s: MTU %d", port.name, state.mtu)
-    except PortError as error:
-        log.error("%s: the interface goes back to MTU %d", error, port.mtu)
-        tap.set_mtu(port.mtu)
-    try:
-        if state.mac != port.mac:
-            port.set_mac(state.mac)
-            log.info("%s: MAC %s", port.name, state.mac.hex(":"))
-    except PortError as error:
-        log.error("%s: the interface goes back to MAC %s", error, port.mac.hex(":"))
-        tap.set_mac(port.mac)
-    try:
+        _follow_mtu(port, tap, state.mtu)
+        _follow_mac(port, tap, state.mac)
         port.set_promiscuous(state.promisc)
         port.set_allmulticast(state.allmulti)
+    except (PortError, TapError, OSError) as error:
+        log.error("%s: does not follow its interface: %s", port.name, error)
+
+
+def _follow_mtu(port: Port, tap: Tap, mtu: int) -> None:
+    before = port.mtu
+    if mtu == before:
+        return
+    try:
+        port.set_mtu(mtu)
+        log.info("%s: MTU %d", port.name, mtu)
     except PortError as error:
-        log.error("%s", error)
+        log.error("%s: the interface goes back to MTU %d", error, before)
+        tap.set_mtu(before)
+
+
+def _follow_mac(port: Port, tap: Tap, mac: bytes) -> None:
+    before = port.mac
+    if mac == before:
+        return
+    try:
+        port.set_mac(mac)
+        log.info("%s: MAC %s", port.name, mac.hex(":"))
+    except PortError as error:
+        log.error("%s: the interface goes back to MAC %s", error, before.hex(":"))
+        tap.set_mac(before)

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from types import FrameType
 
 from ixroute.answers import Answers
-from ixroute.config import Config, ConfigError, PortConfig, choose_cores, load, with_flags
+from ixroute.config import Config, ConfigError, PortConfig, choose_cores, reread
 from ixroute.control import ControlServer
-from ixroute.driver.port import Port, PortError, PortOptions, frames_wanted, mtu_of, open_port
+from ixroute.driver.kinds import frames_wanted, mtu_of, open_port
+from ixroute.driver.port import Port, PortError, PortOptions
 from ixroute.driver.umem import Umem, frame_bytes_for
 from ixroute.errors import UserError
 from ixroute.fib.adjacency import AdjacencyTable
@@ -30,7 +31,7 @@ from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Rib
 from ixroute.forward.policers import Policer
 from ixroute.forward.reasons import reason_number
-from ixroute.forward.worker import Dataplane, Worker
+from ixroute.forward.worker import FRAMES_BESIDE_RINGS, Dataplane, Worker
 from ixroute.netlink import contract
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
@@ -44,8 +45,6 @@ from ixroute.tap.tap import Tap, TapError
 log = logging.getLogger(__name__)
 
 MAX_PATHS = 1 << 16
-# Frames a worker needs beside its rings: the lanes to and from the kernel, and the bursts in its hands.
-FRAMES_IN_LANES = 4096
 FIRST_SYNC_SECONDS = 30.0
 TICK_SECONDS = 1.0
 
@@ -137,7 +136,7 @@ class Router:
     def _make_umem(self, cores: tuple[int, ...], options: list[PortOptions]) -> tuple[Umem, int]:
         """The memory, and how many of its frames each worker gets."""
         config = self._config
-        needed = FRAMES_IN_LANES + sum(
+        needed = FRAMES_BESIDE_RINGS + sum(
             frames_wanted(port.spec, len(cores), option)
             for port, option in zip(config.ports, options, strict=True)
         )
@@ -277,8 +276,7 @@ class Router:
             return
         self._notifier.reloading()
         try:
-            if self._config.path is not None:
-                self._apply(parts, with_flags(load(self._config.path), self._config.flags))
+            self._apply(parts, reread(self._config))
         except ConfigError as error:
             log.error("reload: the configuration stays as it was:\n%s", error)
         parts.mirror.resync("reload")
@@ -295,7 +293,7 @@ class Router:
         ]
         if fixed:
             log.warning("reload: changes in %s take effect at the next start", ", ".join(fixed))
-        log.info("reload: policers and log level are as in %s", new.path)
+        log.info("reload: policers and log level are as configured")
 
 
 @contextlib.contextmanager
@@ -342,6 +340,7 @@ def _heartbeats(parts: Parts) -> dict[str, Callable[[], int]]:
 
     beats: dict[str, Callable[[], int]] = {f"worker {w.number}": polls(w) for w in parts.workers}
     beats["the kernel's door"] = lambda: parts.door.passes
+    beats["the mirror"] = lambda: parts.mirror.passes
     return beats
 
 

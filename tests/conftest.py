@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("house", "unit", "netns")
+TIERS = ("house", "unit", "fuzz", "netns")
 
 
 @functools.cache

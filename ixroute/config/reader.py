@@ -37,6 +37,11 @@ def parse(text: str, file: str = "<config>") -> Config:
         line = int(found[1]) if found and found[1] else text.count("\n") + 1
         message = str(error)[: found.start()] if found else str(error)
         raise ConfigError([Fault(file, line, "", f"not TOML: {message}")]) from error
+    except (ValueError, RecursionError) as error:  # what tomllib leaves to int() and to the stack
+        message = (
+            "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
+        )
+        raise ConfigError([Fault(file, 0, "", f"cannot be read: {message}")]) from error
     return _Reader(file, text).read(document)
 
 

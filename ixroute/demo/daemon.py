@@ -38,12 +38,14 @@ class Daemon:
         self.log = namespace.directory / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._notify: socket.socket | None = None
+        self.released = False
 
     def __enter__(self) -> Daemon:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        if not self.released:
+            self.close()
 
     @property
     def pid(self) -> int:
@@ -53,7 +55,7 @@ class Daemon:
 
     def start(self, patience: float = 15) -> Daemon:
         """Returns when the daemon says READY=1. Raises DaemonError when it ends first or needs longer."""
-        self.release()
+        self._close_notify()
         path = self.namespace.directory / "notify.sock"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -127,10 +129,14 @@ class Daemon:
         """Ends it, whatever state it is in."""
         with contextlib.suppress(DaemonError):
             self.stop()
-        self.release()
+        self._close_notify()
 
     def release(self) -> None:
         """Lets it run on after this process."""
+        self.released = True
+        self._close_notify()
+
+    def _close_notify(self) -> None:
         if self._notify:
             self._notify.close()
             self._notify = None

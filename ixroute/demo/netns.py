@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
+from ixroute.errors import UserError
+
 RUN = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
@@ -31,7 +33,7 @@ ETHTOOL_STXCSUM, ETHTOOL_STSO = 0x17, 0x1F  # <linux/ethtool.h>: set TX checksum
 Result = TypeVar("Result")
 
 
-class CommandError(RuntimeError):
+class CommandError(UserError):
     """A program that was to succeed did not: the command, and what it said."""
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from ixroute.client import ControlError
 from ixroute.demo.daemon import Daemon, DaemonError
 from ixroute.demo.netns import CommandError
 from ixroute.demo.probes import Transfer, ping, tcp_transfer, traceroute, udp_flow
@@ -72,27 +73,35 @@ def run(keep: bool = False, quiet: bool = False) -> int:
         return 1
     teller = Teller(quiet)
     began = time.monotonic()
-    with _signals_end_the_demo(), Lab(keep=keep) as lab:
-        daemon = Daemon(lab.router, [])
-        try:
-            _steps(teller, lab, daemon)
-        except (StepError, CommandError, DaemonError, OSError) as error:
-            print(f"ixroute demo: {error}", file=sys.stderr)
-            if not isinstance(error, DaemonError):
-                print(f"the end of the daemon's log:\n{daemon.log_tail()}", file=sys.stderr)
-            daemon.close()
-            return 1
-        except BaseException:
-            daemon.close()
-            raise
-        if keep:
-            lab.release()
-            daemon.release()
-            _what_next(teller, lab, daemon)
-            return 0
-        _end(teller, lab, daemon)
+    try:
+        with _signals_end_the_demo(), Lab(keep=keep) as lab, Daemon(lab.router, []) as daemon:
+            _tell(teller, lab, daemon, keep)
+    except (StepError, CommandError, DaemonError, ControlError, OSError) as error:
+        print(f"ixroute demo: {error}", file=sys.stderr)
+        return 1
+    if keep:
+        return 0
+    left = [namespace.name for namespace in lab.namespaces() if namespace.exists()]
+    if left:
+        print(f"ixroute demo: left behind: {', '.join(left)}", file=sys.stderr)
+        return 1
     print(f"\nAll of it held, in {time.monotonic() - began:.1f} s. Nothing is left behind.")
     return 0
+
+
+def _tell(teller: Teller, lab: Lab, daemon: Daemon, keep: bool) -> None:
+    """All steps; when one fails, the end of the daemon's log is shown before everything is removed."""
+    try:
+        _steps(teller, lab, daemon)
+    except (StepError, CommandError, ControlError, OSError):
+        print(f"the end of the daemon's log:\n{daemon.log_tail()}", file=sys.stderr)
+        raise
+    if keep:
+        lab.release()
+        daemon.release()
+        _what_next(lab, daemon)
+    else:
+        _end(teller, lab, daemon)
 
 
 def _missing() -> str:
@@ -257,18 +266,25 @@ def _end(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     )
 
 
-def _what_next(teller: Teller, lab: Lab, daemon: Daemon) -> None:
+def _this_command() -> str:
+    """How this very ixroute is called by a shell that may not know it."""
+    return shutil.which("ixroute", path=os.path.dirname(sys.executable)) or f"{sys.executable} -m ixroute"
+
+
+def _what_next(lab: Lab, daemon: Daemon) -> None:
     router, client = lab.router.name, lab.client.name
     print(f"""
 It is still running. Try, as root:
 
+  alias ixroute={_this_command()}
   export S={daemon.control}
-  ixroute stats -w -s $S                        # what each port does, every second
-  ixroute lookup fd00:2::2 -s $S                # which route, next hop and port, or why not
+  ixroute stats -w -s $S                  # what each port does, every second
+  ixroute lookup fd00:2::2 -s $S          # which route, next hop and port, or why not
   ip netns exec {client} ping 10.0.2.2
-  ip -n {router} route add unreachable 10.0.2.2 # and watch the ping; `route del` mends it
-  ip -n {router} link set wan down              # and up again
-  ip netns exec {router} ixroute doctor
+  ip -n {router} route add unreachable 10.0.2.2    # and watch the ping; `route del` mends it
+  ip -n {router} link set wan down        # and up again
+  ip netns exec {router} {_this_command()} doctor
   tail -f {daemon.log}
 
-Stop and remove it:   ixroute demo --stop""")
+Stop and remove it:
+  {_this_command()} demo --stop""")

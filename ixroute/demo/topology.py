@@ -96,6 +96,7 @@ class Lab:
         self.kernel = kernel
         self.queues = queues
         self.mute = mute
+        self.released = False
         self.router = Namespace(f"{base}router")
         self.links = tuple(
             Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
@@ -118,22 +119,28 @@ class Lab:
         return self.create()
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        if not self.released:
+            self.close()
 
     def create(self) -> Lab:
         """The namespaces and cables, all up; hosts have their addresses, the router has none."""
         reap_leftovers(PREFIX)
         atexit.register(self.close)
-        for namespace in self.namespaces():
-            namespace.create()
-        for link in self.links:
-            self._lay_cable(link)
-            if not self.mute:
-                self._address_host(link)
+        try:
+            for namespace in self.namespaces():
+                namespace.create()
+            for link in self.links:
+                self._lay_cable(link)
+                if not self.mute:
+                    self._address_host(link)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def release(self) -> None:
         """Leaves everything running when this process ends."""
+        self.released = True
         atexit.unregister(self.close)
 
     def close(self) -> None:

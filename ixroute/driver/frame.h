@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "driver/fence.h"
+
 /* The memory that all ports share (docs: design of one umem for all ports). Python maps it and owns it. */
 struct umem {
 	uint8_t *base;
@@ -72,7 +74,10 @@ static inline unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, un
 /* Gives a frame back; `addr` may point anywhere into it. */
 static inline void frame_pool_put(struct frame_pool *pool, const struct umem *umem, uint64_t addr)
 {
-	pool->addr[pool->n++] = frame_start(umem, addr);
+	uint64_t start = frame_start(umem, addr);
+
+	fence_drop(umem->base + start, umem->frame_bytes);
+	pool->addr[pool->n++] = start;
 }
 
 #endif

@@ -147,6 +147,7 @@ int memport_deliver(struct memport *m, const uint8_t *packet, uint32_t len)
 		return -ENOBUFS;
 	addr = m->fill[m->fill_taken++ & (m->slots - 1)] + HEADROOM;
 	memcpy(frame_data(umem, addr), packet, len);
+	fence_raise(frame_data(umem, addr - HEADROOM), umem->frame_bytes, frame_data(umem, addr), len);
 	m->rx[put & (m->slots - 1)] = (struct frame){.addr = addr, .len = len, .port = m->queue.port};
 	atomic_store(&m->rx_put, put + 1);
 	/* A failed write means that the counter is full: the event is already there. */
@@ -210,6 +211,8 @@ void memport_destroy(struct memport *m)
 {
 	if (!m)
 		return;
+	if (m->queue.umem->base) /* the mapping's addresses may next be somebody else's */
+		fence_drop(m->queue.umem->base, m->queue.umem->bytes);
 	free(m->fill);
 	free(m->rx);
 	free(m->tx);

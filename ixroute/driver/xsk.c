@@ -40,6 +40,7 @@ struct xsk_queue {
 	uint32_t rx_held; /* frames in fill and rx and between */
 	uint32_t tx_held; /* in tx and completion and between */
 	uint32_t n_bad;
+	uint32_t bad_sent; /* of those, how many were handed over to be sent */
 	uint32_t bad_room;
 	uint32_t budget;
 	unsigned frame_shift; /* log2(frame_bytes): no division per packet */
@@ -204,8 +205,10 @@ static unsigned xsk_tx_burst(struct queue *queue, const struct frame *frames, un
 		/* The kernel would skip such a descriptor and never give its frame back (xskq_cons_is_valid_desc). */
 		if (!frame_is_whole(queue->umem, frame.addr, frame.len)) {
 			queue->tx_bad++;
-			if (frame.addr < queue->umem->bytes)
+			if (frame.addr < queue->umem->bytes) {
 				bad_put(q, frame.addr);
+				q->bad_sent++;
+			}
 			continue;
 		}
 		*held_at(q, frame.addr) = HELD_TX;
@@ -271,8 +274,10 @@ static unsigned xsk_reclaim(struct queue *queue, struct frame_pool *pool)
 
 		*held_at(q, addr) = NOT_HELD;
 		frame_pool_put(pool, queue->umem, addr);
-		taken++;
 	}
+	/* Received ones come back here too, but the caller counts what it handed over. */
+	taken += q->bad_sent;
+	q->bad_sent = 0;
 	return taken;
 }
 
@@ -380,7 +385,7 @@ uint32_t xsk_queue_recover(struct queue *queue, struct frame_pool *pool)
 		frame_pool_put(pool, queue->umem, (uint64_t)i * queue->umem->frame_bytes);
 		n++;
 	}
-	q->rx_held = q->tx_held = q->n_bad = 0;
+	q->rx_held = q->tx_held = q->n_bad = q->bad_sent = 0;
 	return n;
 }
 

@@ -1,9 +1,9 @@
 /* Memory of the FIB: small blocks at 32-bit references, in address space that never moves.
  *
  * An arena reserves its address range once (PROT_NONE, costs nothing) and commits it 2 MiB at a time, so that
- * growing it never moves a block under a reader. It is cut into 4 KiB pages, each holding blocks of one size; a page
- * whose blocks are all free serves any size again, so memory after months of churn is that of a fresh build.
- * A reference counts 8-byte units from the base. 0 is no block.
+ * growing it never moves a block under a reader. It is cut into 4 KiB pages, each holding blocks of one size; a
+ * page whose blocks are all free serves any size again, so memory after months of churn is that of a fresh build. A
+ * reference counts 8-byte units from the base. 0 is no block.
  *
  * A lazy array is a plain array of zeros whose pages the kernel provides when they are first written; which they
  * were is remembered, to count its memory and to check it without reading (and so mapping) all of it.

@@ -11,8 +11,8 @@
 #include "fib/trie.h"
 
 #define INDEX_MAX ((1u << 30) - 1)
-#define COLLECT_AT 1024u   /* retired nodes that make an update collect by itself */
-#define REREADS_MAX 16u	   /* of a block whose inherited values changed meanwhile */
+#define COLLECT_AT 1024u /* retired nodes that make an update collect by itself */
+#define REREADS_MAX 64u	 /* of an address: no reader waits for a writer for ever */
 
 struct fib {
 	struct trie trie4, trie6;
@@ -185,13 +185,16 @@ void fib_collect(struct fib *fib)
 
 static uint64_t lookup_bytes(const struct trie *trie)
 {
-	return arena_bytes(&trie->node_arena) + (trie->root_array.pages_written + trie->top_array.pages_written) * ARENA_PAGE;
+	uint64_t pages = trie->root_array.pages_written + trie->top_array.pages_written;
+
+	return arena_bytes(&trie->node_arena) + pages * ARENA_PAGE;
 }
 
 static uint64_t writer_bytes(const struct trie *trie)
 {
 	uint64_t pages = trie->short_values.pages_written + trie->root_records.pages_written +
-			 trie->root_owner.pages_written + trie->top_owner.pages_written + trie->below_count.pages_written;
+			 trie->root_owner.pages_written + trie->top_owner.pages_written +
+			 trie->below_count.pages_written;
 
 	return arena_bytes(&trie->record_arena) + pages * ARENA_PAGE + trie->retire.capacity * sizeof(struct retired) +
 	       (uint64_t)(trie->record_arena.pages + trie->node_arena.pages) * sizeof(struct arena_page);
@@ -275,6 +278,36 @@ static int still(const struct trie *trie, uint64_t generation)
 	return atomic_load_explicit(&trie->generation, memory_order_relaxed) == generation;
 }
 
+/* One by one: a single lookup takes less time than an update, so that it finds a moment of rest soon, whatever the
+ * writer does. */
+static void reread4(const struct trie *trie, const struct lookup_variant *variant, const uint32_t *addr_be,
+		    uint32_t *index, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		unsigned reads = 0;
+		uint64_t generation;
+
+		do {
+			generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
+			variant->lookup4(trie, addr_be + i, index + i, 1);
+		} while (!still(trie, generation) && ++reads < REREADS_MAX);
+	}
+}
+
+static void reread6(const struct trie *trie, const struct lookup_variant *variant, const uint8_t *const *addr,
+		    uint32_t *index, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		unsigned reads = 0;
+		uint64_t generation;
+
+		do {
+			generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
+			variant->lookup6(trie, addr + i, index + i, 1);
+		} while (!still(trie, generation) && ++reads < REREADS_MAX);
+	}
+}
+
 void fib4_lookup_burst(const struct fib *fib, const uint32_t *addr_be, uint32_t *index, unsigned n)
 {
 	const struct lookup_variant *variant = atomic_load_explicit(&variant_in_use, memory_order_relaxed);
@@ -282,13 +315,11 @@ void fib4_lookup_burst(const struct fib *fib, const uint32_t *addr_be, uint32_t 
 
 	for (unsigned done = 0; done < n; done += LOOKUP_BLOCK) {
 		unsigned block = n - done < LOOKUP_BLOCK ? n - done : LOOKUP_BLOCK;
-		uint64_t generation;
-		unsigned reads = 0;
+		uint64_t generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
 
-		do {
-			generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
-			variant->lookup4(trie, addr_be + done, index + done, block);
-		} while (!still(trie, generation) && ++reads < REREADS_MAX);
+		variant->lookup4(trie, addr_be + done, index + done, block);
+		if (!still(trie, generation))
+			reread4(trie, variant, addr_be + done, index + done, block);
 	}
 }
 
@@ -299,13 +330,11 @@ void fib6_lookup_burst(const struct fib *fib, const uint8_t *const *addr, uint32
 
 	for (unsigned done = 0; done < n; done += LOOKUP_BLOCK) {
 		unsigned block = n - done < LOOKUP_BLOCK ? n - done : LOOKUP_BLOCK;
-		uint64_t generation;
-		unsigned reads = 0;
+		uint64_t generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
 
-		do {
-			generation = atomic_load_explicit(&trie->generation, memory_order_acquire);
-			variant->lookup6(trie, addr + done, index + done, block);
-		} while (!still(trie, generation) && ++reads < REREADS_MAX);
+		variant->lookup6(trie, addr + done, index + done, block);
+		if (!still(trie, generation))
+			reread6(trie, variant, addr + done, index + done, block);
 	}
 }
 

@@ -48,7 +48,8 @@ struct fib_update {
 	uint8_t unused;
 	uint32_t index;
 };
-/* Applies all and collects; returns how many were refused (-ENOENT included). worst_ns, unless NULL: the longest one took. */
+/* Applies all and collects; returns how many were refused (-ENOENT included). worst_ns, unless NULL: the longest
+ * one took. */
 uint64_t fib_apply(struct fib *fib, const struct fib_update *updates, size_t n, uint64_t *worst_ns);
 /* For tests: the nth allocation from now fails (0: none does). */
 void fib_fail_allocation(struct fib *fib, uint64_t nth);
@@ -60,17 +61,17 @@ void fib6_lookup_burst(const struct fib *fib, const uint8_t *const *addr, uint32
 uint32_t fib4_lookup(const struct fib *fib, uint32_t addr_be);
 uint32_t fib6_lookup(const struct fib *fib, const uint8_t *addr);
 
-/* Lookups for a thread that is not a worker: it borrows the epoch cell `reader` (EPOCH_WORKERS .. EPOCH_READERS-1) for
- * the duration. fib6_read: n times 16 bytes in a row. */
+/* Lookups for a thread that is not a worker: it borrows the epoch cell `reader` (EPOCH_WORKERS ..
+ * EPOCH_READERS-1) for the duration. fib6_read: n times 16 bytes in a row. */
 void fib4_read(struct fib *fib, unsigned reader, const uint32_t *addr_be, uint32_t *index, size_t n);
 void fib6_read(struct fib *fib, unsigned reader, const uint8_t *addr, uint32_t *index, size_t n);
-/* The same in bursts of `burst` (at most 256) into one small array, as workers do it; returns nanoseconds, and in *sum the sum of
- * all indexes. For bench. */
+/* The same in bursts of `burst` (at most 256) into one small array, as workers do it; returns nanoseconds of the
+ * thread's CPU time, and in *sum the sum of all indexes. For bench. */
 uint64_t fib4_time(struct fib *fib, unsigned reader, const uint32_t *addr_be, size_t n, unsigned burst, uint64_t *sum);
 uint64_t fib6_time(struct fib *fib, unsigned reader, const uint8_t *addr, size_t n, unsigned burst, uint64_t *sum);
 
-/* Lookups exist in variants for what a CPU can do; the best is chosen when the first FIB is created. Tests force each:
- * 0, -EINVAL: no such number, -ENOTSUP: not on this CPU. Names end at NULL. Not while workers run. */
+/* Lookups exist in variants for what a CPU can do; the best is chosen when the first FIB is created. Tests force
+ * each: 0, -EINVAL: no such number, -ENOTSUP: not on this CPU. Names end at NULL. Not while workers run. */
 const char *fib_variant_name(unsigned variant);
 int fib_variant_use(unsigned variant);
 unsigned fib_variant_used(void);

@@ -44,14 +44,15 @@ def update_dtype() -> "np.dtype[Any]":
     """The elements of Fib.apply's array: struct fib_update."""
     import numpy as np
 
-    return np.dtype(
-        {
-            "names": ["family", "len", "addr", "remove", "index"],
-            "formats": ["u1", "u1", ("u1", (16,)), "u1", "u4"],
-            "offsets": [0, 1, 2, 18, 20],
-            "itemsize": ffi.sizeof("struct fib_update"),
-        }
-    )
+    fields = [
+        ("family", "u1"),
+        ("len", "u1"),
+        ("addr", "u1", (16,)),
+        ("remove", "u1"),
+        ("unused", "u1"),
+        ("index", "u4"),
+    ]
+    return np.dtype(fields)
 
 
 class Fib:
@@ -105,12 +106,20 @@ class Fib:
 
     def lookup(self, address: Address) -> int:
         """The adjacency index for one address, as a packet would get it; 0 (ADJ_NO_ROUTE) when nothing matches."""
-        import numpy as np
+        return self.read(ip_address(address).packed)
 
-        packed = ip_address(address).packed
-        if len(packed) == 4:
-            return int(self.lookup_burst(np.frombuffer(packed, np.uint32))[0])
-        return int(self.lookup_burst(np.frombuffer(packed, np.uint8).reshape(1, 16))[0])
+    def read(self, packed: bytes) -> int:
+        """As lookup, for 4 or 16 bytes in wire order; without numpy."""
+        out = ffi.new("uint32_t[1]")
+        reader = self._readers.get()
+        try:
+            if len(packed) == 4:
+                lib.fib4_read(self.c, reader, ffi.from_buffer("uint32_t[]", packed), out, 1)
+            else:
+                lib.fib6_read(self.c, reader, ffi.from_buffer("uint8_t[]", packed), out, 1)
+        finally:
+            self._readers.put(reader)
+        return int(out[0])
 
     def lookup_burst(self, addresses: "NDArray[Any]") -> "NDArray[np.uint32]":
         """Adjacency indexes of n addresses, shape (n,), without the GIL.

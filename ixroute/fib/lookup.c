@@ -1,8 +1,9 @@
-/* Looks up a block of addresses at a time (at most LOOKUP_BLOCK), level by level: each level first asks for the cache lines of all addresses, then
- * reads them. Called by fib.c, which also repeats a block during which inherited values changed (trie.h).
+/* Looks up a block of addresses at a time (at most LOOKUP_BLOCK), level by level: each level first asks for the
+ * cache lines of all addresses, then reads them. Called by fib.c, which also repeats a block during which inherited
+ * values changed (trie.h).
  *
- * Invariant: no branch depends on what the table holds but the number of addresses left on a level. An address whose walk goes on is moved
- * to the front of the arrays by storing always and counting conditionally.
+ * Invariant: no branch depends on what the table holds but the number of addresses left on a level. An address
+ * whose walk goes on is moved to the front of the arrays by storing always and counting conditionally.
  */
 #include "fib/lookup.h"
 
@@ -16,12 +17,12 @@ struct active {
 	uint32_t number[LOOKUP_BLOCK]; /* in the block */
 };
 
-/* A value found in a node or the IPv6 root is an index + 1 or 0: then what was found before holds. Two instructions that
- * compilers otherwise like to turn into a branch that is mispredicted every third time. */
+/* A value found in a node or the IPv6 root is an index + 1 or 0: then what was found before holds. Two
+ * instructions that compilers otherwise like to turn into a branch that is mispredicted every third time. */
 static ALWAYS_INLINE uint32_t index_or(uint32_t value, uint32_t before)
 {
 #if defined(__x86_64__)
-	__asm__("sub $1, %0\n\tcmovc %1, %0" : "+r"(value) : "r"(before) : "cc");
+	__asm__("sub $1, %0\n\tcmovc %1, %0" : "+&r"(value) : "r"(before) : "cc");
 	return value;
 #else
 	return value != 0 ? value - 1 : before;
@@ -35,8 +36,8 @@ static ALWAYS_INLINE uint64_t step_pair(const struct trie *trie, uint32_t node, 
 	return node_entry(at, node, node_rank(node_starts(at), slot));
 }
 
-/* One node, at `skip` bits from the front, for each of n addresses, and none falls out: those at their end stay on node 0. Returns
- * whether any goes on. */
+/* One node, at `skip` bits from the front, for each of n addresses, and none falls out: those at their end stay
+ * on node 0. Returns whether any goes on. */
 static ALWAYS_INLINE uint32_t step_all(const struct trie *trie, struct active *active, unsigned skip, unsigned n)
 {
 	uint32_t any = 0;
@@ -112,10 +113,10 @@ static ALWAYS_INLINE uint64_t load_half(const uint8_t *half)
 	return be64toh(bits);
 }
 
-/* The nodes below the root; addr: for those that reach the second half of the address. Most addresses that come here pass three
- * nodes, so these are done without sorting out the few that do not. */
-static ALWAYS_INLINE void walk6(const struct trie *trie, struct active *active, const uint8_t *const *addr, uint32_t *index,
-				unsigned left)
+/* The nodes below the root; addr: for those that reach the second half of the address. Most addresses that come
+ * here pass three nodes, so these are done without sorting out the few that do not. */
+static ALWAYS_INLINE void walk6(const struct trie *trie, struct active *active, const uint8_t *const *addr,
+				uint32_t *index, unsigned left)
 {
 	unsigned skip = 0;
 
@@ -183,12 +184,14 @@ static int always_usable(void)
 /* popcnt and the shifts of BMI2: any x86-64 of the last ten years. */
 #define TARGET_POPCNT __attribute__((target("popcnt,bmi,bmi2")))
 
-TARGET_POPCNT static void lookup4_popcnt(const struct trie *trie, const uint32_t *addr_be, uint32_t *index, unsigned n)
+TARGET_POPCNT
+static void lookup4_popcnt(const struct trie *trie, const uint32_t *addr_be, uint32_t *index, unsigned n)
 {
 	lookup4(trie, addr_be, index, n);
 }
 
-TARGET_POPCNT static void lookup6_popcnt(const struct trie *trie, const uint8_t *const *addr, uint32_t *index, unsigned n)
+TARGET_POPCNT
+static void lookup6_popcnt(const struct trie *trie, const uint8_t *const *addr, uint32_t *index, unsigned n)
 {
 	lookup6(trie, addr, index, n);
 }

@@ -175,32 +175,18 @@ static void bucket_remove(struct path_table *table, uint32_t id)
 	table->bucket[hole] = NO_PATH;
 }
 
-/* The oldest epoch a reader may still be in: what was retired before it is seen by nobody. */
-static uint64_t oldest_reader(const struct epoch *epoch)
-{
-	uint64_t oldest = EPOCH_IDLE;
-
-	for (unsigned i = 0; i < EPOCH_READERS; i++) {
-		uint64_t seen = atomic_load_explicit(&epoch->reader[i].seen, memory_order_seq_cst);
-
-		if (seen < oldest)
-			oldest = seen;
-	}
-	return oldest;
-}
-
 static void retired_collect(struct path_table *table)
 {
-	uint64_t oldest;
+	uint64_t safe;
 
 	if (table->retired_first == NO_PATH)
 		return;
-	oldest = oldest_reader(table->epoch);
+	safe = epoch_safe(table->epoch);
 	while (table->retired_first != NO_PATH) {
 		uint32_t id = table->retired_first;
 		struct path_slot *slot = &table->slot[id];
 
-		if (slot->retired_at >= oldest)
+		if (slot->retired_at >= safe)
 			return;
 		table->retired_first = slot->next_retired;
 		slot->next_retired = table->free_first;
@@ -358,7 +344,8 @@ static void path_retire_if_unused(struct path_table *table, uint32_t id)
 	table->path_bytes -= path_bytes(slot->path);
 	free(slot->path); /* workers read adjacencies, never paths */
 	slot->path = NULL;
-	slot->retired_at = atomic_fetch_add_explicit(&table->epoch->now, 1, memory_order_seq_cst);
+	slot->retired_at = atomic_load_explicit(&table->epoch->now, memory_order_relaxed);
+	epoch_advance(table->epoch);
 	slot->next_retired = NO_PATH;
 	if (table->retired_first == NO_PATH)
 		table->retired_first = id;

@@ -1,5 +1,6 @@
-/* Records of the writer's prefix store (prefix_store.h). Called by trie.c. Invariants: an array holds exactly as many
- * elements as its bitmap has bits, in the order of the bits; the reference is 0 exactly when it never held any or was shrunk. */
+/* Records of the writer's prefix store (prefix_store.h). Called by trie.c. Invariants: an array holds exactly as
+ * many elements as its bitmap has bits, in the order of the bits; the reference is 0 exactly when it never held
+ * any or was shrunk. */
 #include "fib/prefix_store.h"
 
 #include <errno.h>

@@ -1,14 +1,15 @@
 /* The writer's store of prefixes: what is in the table, as opposed to what readers need to see.
  *
- * Prefixes of length 0 .. root_bits lie in one array per trie (trie.h: short_values). Longer ones lie in records, one record
- * per node of the trie and in the same place, so that everything needed to write a node anew is in one record:
+ * Prefixes of length 0 .. root_bits lie in one array per trie (trie.h: short_values). Longer ones lie in records,
+ * one record per node of the trie and in the same place, so that everything needed to write a node anew is in one
+ * record:
  *
  *     inner   which prefixes end here: of length depth+l, l = 1..6, with bits b: bit (1 << l | b), "heap order", 2..127
  *     values  their values, in that order (a shorter prefix before a longer one)
  *     kids    slots with a child record; children: their references, in slot order
  *
- * A record exists if and only if a prefix ends in it or below it. The arrays have room for at least what they hold; they
- * shrink only after an update has succeeded, so that a failed one can always put back what it took.
+ * A record exists if and only if a prefix ends in it or below it. The arrays have room for at least what they hold;
+ * they shrink only after an update has succeeded, so that a failed one can always put back what it took.
  */
 #ifndef IXROUTE_FIB_PREFIX_STORE_H
 #define IXROUTE_FIB_PREFIX_STORE_H

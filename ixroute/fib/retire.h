@@ -1,5 +1,5 @@
-/* Nodes that no longer belong to the trie but that a reader may still be walking through: first in, first out, each with the
- * epoch in which it was unlinked (epoch.h). The writer's. */
+/* Nodes that no longer belong to the trie but that a reader may still be walking through: first in, first out,
+ * each with the epoch in which it was unlinked (epoch.h). The writer's. */
 #ifndef IXROUTE_FIB_RETIRE_H
 #define IXROUTE_FIB_RETIRE_H
 

@@ -169,6 +169,7 @@ static void alternative_fill(struct alternative *a, const struct route *route, c
 	a->protocol = route->protocol;
 	a->scope = route->scope;
 	a->source_len = route->source_len;
+	a->type = (unsigned)use->path->type & 0xf;
 	a->flags = path_has_gateways(use->path) ? ALT_GATEWAY : 0;
 }
 
@@ -576,7 +577,7 @@ void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, stru
 	if (!fib_match(rib->fib, family, addr, &out->prefix, &out->index))
 		return;
 	out->found = 1;
-	prefix_truncate(&out->prefix, out->prefix.len); /* an IPv4 address fills four bytes: the rest is ours to clear */
+	prefix_truncate(&out->prefix, out->prefix.len); /* an IPv4 address fills four bytes only */
 	id = node_find(rib, &out->prefix);
 	if (id == NONE)
 		return;
@@ -588,7 +589,9 @@ void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, stru
 		if (id != NONE) /* only a stale FIB shows a neighbour that nothing covers */
 			node = node_at(rib, id);
 	}
-	route_of(rib, node, node_decider(rib, node), &out->route);
+	id = node_decider(rib, node);
+	route_of(rib, node, id, &out->route);
+	out->type = id == NONE ? 0 : (uint8_t)alternative_at(rib, id)->type;
 }
 
 /* cursor: node in the upper half, how many of its alternatives were given in the lower. */
@@ -609,6 +612,7 @@ unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out
 				continue;
 			route_of(rib, node, i, &out[given].route);
 			out[given].path_id = alternative_at(rib, i)->path;
+			out[given].type = (uint8_t)alternative_at(rib, i)->type;
 			out[given++].best = i == decider;
 		}
 		if (i != NONE) {

@@ -141,6 +141,7 @@ struct rib_answer {
 	uint32_t index;	   /* adjacency index */
 	uint8_t found;	   /* 0: nothing matches */
 	uint8_t neighbour; /* 1: a neighbour's host prefix (route is then the covering route) */
+	uint8_t type;	      /* enum route_type of the route */
 	struct prefix prefix; /* of the FIB entry */
 	struct route route;
 };
@@ -151,6 +152,7 @@ struct rib_entry {
 	struct route route;
 	uint32_t path_id; /* may be reserved */
 	uint8_t best;	  /* this is what the FIB shows for the prefix */
+	uint8_t type;	  /* enum route_type */
 };
 unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out, unsigned n);
 

@@ -77,9 +77,7 @@ class Prefix:
 
     @classmethod
     def parse(cls, text: str) -> Prefix:
-        """From "10.0.0.0/8" or "2001:db8::/32". ValueError when it is not a prefix or has bits after its
-        length.
-        """
+        """From "10.0.0.0/8" or "2001:db8::/32". ValueError: no prefix, or bits after its length."""
         network = ipaddress.ip_network(text)
         return cls(network.network_address.packed, network.prefixlen)
 
@@ -101,8 +99,7 @@ class NextHop:
 class Path:
     """A set of next hops; two routes with equal paths share a path id (= adjacency index).
 
-    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none on the
-    route.
+    `family` is that of the routes, not of the gateways. `nhid` 0: no nexthop object. `mtu` 0: none given.
     """
 
     family: int
@@ -143,24 +140,24 @@ class Answer:
     prefix: Prefix | None = None
     route: Route | None = None
     neighbour: bool = False
+    type: RouteType | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alternative of the RIB. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB
-    shows it.
-    """
+    """One alternative. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB shows it."""
 
     route: Route
     path_id: int
     best: bool
+    type: RouteType
 
 
 @dataclass(frozen=True, slots=True)
 class RibStats:
     """`routes*`: alternatives of all tables. `failed`: times the FIB or memory refused (retried by itself).
-    `paths_exhausted`: times a route was given to the kernel because no path id was left. `bytes`: memory
-    of the RIB.
+    `paths_exhausted`: times a route was given to the kernel because no path id was left.
+    `bytes`: memory of the RIB.
     """
 
     routes4: int = 0
@@ -219,10 +216,9 @@ class Rib:
         _check(lib.rib_add(self._c, self._route(route), self._path(path), how), "rib_add")
 
     def remove(self, route: Route, path: Path | None = None) -> bool:
-        """The alternative with an equal path, else the first; IPv6: a path with fewer legs takes only
-        these legs.
+        """Takes the alternative with an equal path, else the first. False when there is no such route.
 
-        False when there is no such route.
+        IPv6: a path with fewer legs than the alternative's takes only these legs.
         """
         c_path = ffi.NULL if path is None else self._path(path)
         return _found(lib.rib_remove(self._c, self._route(route), c_path), "rib_remove")
@@ -235,9 +231,7 @@ class Rib:
         _check(lib.rib_dumped(self._c, self._route(route), self._path(path)), "rib_dumped")
 
     def dump_end(self, family: int) -> int:
-        """Removes what was not told. Returns how many routes the dump added, moved or removed: 0, all was
-        right.
-        """
+        """Removes what was not told. How many routes the dump added, moved or removed (0: all was right)."""
         return int(lib.rib_dump_end(self._c, family))
 
     def dump_abort(self, family: int) -> None:
@@ -257,9 +251,7 @@ class Rib:
         lib.rib_settle(self._c)
 
     def take_new_paths(self) -> list[int]:
-        """Ids of paths that are new since the last call, or whose legs (under a nhid) were told
-        differently.
-        """
+        """Ids of paths new since the last call, or whose legs (under a nhid) were told differently."""
         taken: list[int] = []
         ids = ffi.new("uint32_t[]", _PATH_BATCH)
         while n := lib.rib_take_new_paths(self._c, ids, _PATH_BATCH):
@@ -287,7 +279,8 @@ class Rib:
         if not out.found:
             return Answer(int(out.index))
         prefix = _prefix_of(out.prefix)
-        return Answer(int(out.index), prefix, _route_of(out.route), bool(out.neighbour))
+        kind = RouteType(out.type) if out.type else None
+        return Answer(int(out.index), prefix, _route_of(out.route), bool(out.neighbour), kind)
 
     def walk(self) -> Iterator[Entry]:
         """All alternatives, in no particular order. The RIB must not change meanwhile."""
@@ -295,7 +288,7 @@ class Rib:
         out = ffi.new("struct rib_entry[]", _WALK_BATCH)
         while n := lib.rib_walk(self._c, cursor, out, _WALK_BATCH):
             for entry in out[0:n]:
-                yield Entry(_route_of(entry.route), int(entry.path_id), bool(entry.best))
+                yield _entry_of(entry)
 
     def page(self, cursor: int, n: int) -> tuple[list[Entry], int]:
         """At most n alternatives from `cursor` (0 at first) on, and the next cursor; none at the end. The RIB may
@@ -303,7 +296,7 @@ class Rib:
         at = ffi.new("uint64_t *", cursor)
         out = ffi.new("struct rib_entry[]", n)
         got = lib.rib_walk(self._c, at, out, n)
-        entries = [Entry(_route_of(e.route), int(e.path_id), bool(e.best)) for e in out[0:got]]
+        entries = [_entry_of(e) for e in out[0:got]]
         return entries, int(at[0])
 
     def stats(self) -> RibStats:
@@ -312,9 +305,7 @@ class Rib:
         return RibStats(**{name: int(getattr(out, name)) for name in RibStats.__dataclass_fields__})
 
     def check(self) -> None:
-        """Recomputes everything slowly, the FIB included. AssertionError that says what is wrong. For
-        tests.
-        """
+        """For tests: recomputes all slowly, the FIB included. AssertionError that says what is wrong."""
         why = ffi.new("char[]", 256)
         if lib.rib_check(self._c, why, 256) != 0:
             raise AssertionError(ffi.string(why).decode())
@@ -381,6 +372,10 @@ def _route_of(c_route: Any) -> Route:
         source_len=int(c_route.source_len),
         other=int(c_route.other),
     )
+
+
+def _entry_of(c_entry: Any) -> Entry:
+    return Entry(_route_of(c_entry.route), int(c_entry.path_id), bool(c_entry.best), RouteType(c_entry.type))
 
 
 def _path_of(c_path: Any) -> Path:

@@ -50,7 +50,8 @@ struct alternative {
 	uint8_t scope;
 	uint8_t source_len;
 	uint32_t content : 24; /* part of the path's hash: tells two paths without an id apart */
-	uint32_t flags : 8;
+	uint32_t type : 4; /* enum route_type, for people: a reserved path does not tell */
+	uint32_t flags : 4;
 };
 _Static_assert(sizeof(struct node) == 28 && sizeof(struct alternative) == 28, "a million of each");
 

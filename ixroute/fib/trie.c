@@ -128,24 +128,28 @@ static void spread_top(struct trie *trie, uint64_t first, uint64_t n, uint32_t v
 
 static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t value, uint8_t owner, uint8_t new_owner)
 {
-	uint8_t *owners = trie->root_owner.base;
 	uint32_t shown = trie->top_lens == 0 ? plain(value) : value;
+	uint8_t *owners = trie->root_owner.base;
+	uint64_t end = first + n, page_end;
 
-	for (uint64_t slot = first; slot < first + n; slot++) {
-		if (slot % 512 == 0 || slot == first) { /* pages begin at multiples of this in both arrays */
-			lazy_array_touch(&trie->root_array, slot * 8);
-			lazy_array_touch(&trie->root_owner, slot);
+	for (uint64_t slot = first; slot < end; slot = page_end) {
+		page_end = (slot | (ARENA_PAGE / sizeof(uint64_t) - 1)) + 1;
+		page_end = page_end < end ? page_end : end;
+		lazy_array_touch(&trie->root_array, slot * sizeof(uint64_t));
+		lazy_array_touch(&trie->root_owner, slot);
+		for (uint64_t s = slot; s < page_end; s++) {
+			if (owners[s] > owner)
+				continue;
+			owners[s] = new_owner;
+			atomic_store_explicit(root_half(trie, s, 0), shown, memory_order_relaxed);
 		}
-		if (owners[slot] > owner)
-			continue;
-		owners[slot] = new_owner;
-		atomic_store_explicit(root_half(trie, slot, 0), shown, memory_order_relaxed);
 	}
 }
 
-/* Sets (0: removes) the value of a prefix of length <= root_bits, and in the slots that no longer prefix covers the value
- * `shown`, which is of a prefix of length shown_owner - 1. */
-static void short_set(struct trie *trie, struct key key, unsigned len, uint32_t value, uint32_t shown, uint8_t shown_owner)
+/* Sets (0: removes) the value of a prefix of length <= root_bits, and in the slots that no longer prefix covers
+ * the value `shown`, which is of a prefix of length shown_owner - 1. */
+static void short_set(struct trie *trie, struct key key, unsigned len, uint32_t value, uint32_t shown,
+		      uint8_t shown_owner)
 {
 	int top = len < trie->top_lens;
 	unsigned bits = (top ? trie->top_bits : trie->root_bits) - len;
@@ -245,8 +249,9 @@ static uint64_t slots_of(unsigned place)
 	return ((1ull << (64u >> bits)) - 1) << ((place << (6 - bits)) & 63);
 }
 
-/* Writes the node of a level anew from its record, of which the slots `changed` have another value, and shows it. The kid at
- * new_slot, if any, is not in the old node: it is new_node. -ENOMEM: nothing changed. There is room to retire one. */
+/* Writes the node of a level anew from its record, of which the slots `changed` have another value, and shows
+ * it. The kid at new_slot, if any, is not in the old node: it is new_node. -ENOMEM: nothing changed. There is
+ * room to retire one. */
 static int refresh(struct trie *trie, const struct walk *walk, unsigned level, uint64_t changed, unsigned new_slot,
 		   uint32_t new_node, uint64_t tag)
 {
@@ -447,7 +452,8 @@ static int long_remove(struct trie *trie, struct key key, unsigned len, uint64_t
 		record = NULL;
 	}
 	if (code != 0) {
-		record_insert(&trie->record_arena, record_at(trie, walk.ref[walk.target]), place, value); /* there is room */
+		/* There is room where it was taken from. */
+		record_insert(&trie->record_arena, record_at(trie, walk.ref[walk.target]), place, value);
 		return code;
 	}
 	if (record != NULL)

@@ -10,8 +10,8 @@
  *     node   6 bits each, compressed. The node at depth d (bits before it) holds lengths d+1 .. d+6.
  *            IPv4: nodes at 18, 24, 30.    IPv6: at 24, 30 .. 60, 64, 70 .. 124.
  *
- * (The node at 60 has but 4 bits, so that no node straddles the halves of an IPv6 address; so has the one at 124, and
- * the one at 30 of IPv4 has 2. The missing bits read as zeros: the slots in between are never asked for.)
+ * (The node at 60 has but 4 bits, so that no node straddles the halves of an IPv6 address; so has the one at 124,
+ * and the one at 30 of IPv4 has 2. The missing bits read as zeros: the slots in between are never asked for.)
  *
  * A SLOT, of the root as of a node, is a pair of 32-bit halves, loaded at once:
  *
@@ -27,23 +27,26 @@
  *     uint64_t starts     bit s: slot s differs from slot s-1 (bit 0 always set)
  *     entry[1..k]         the runs, k = popcount(starts); slot s is in entry[popcount(starts & bits 0..s)]
  *
- * An entry is 8 bytes (the pair) in a node with children, else it is the value alone, in the 1, 2 or 4 bytes that the
- * largest needs: full tables have a few hundred distinct paths, with small numbers, so that most IPv4 nodes are 16
- * bytes of one cache line. An entry of any width is loaded as the 8 bytes that END with it and shifted right: what is
- * shifted out are entries before it or `starts`, never bytes beyond the node, and what comes in above are zeros: no child.
+ * An entry is 8 bytes (the pair) in a node with children, else it is the value alone, in the 1, 2 or 4 bytes that
+ * the largest needs: full tables have a few hundred distinct paths, with small numbers, so that most IPv4 nodes are
+ * 16 bytes of one cache line. An entry of any width is loaded as the 8 bytes that END with it and shifted right:
+ * what is shifted out are entries before it or `starts`, never bytes beyond the node, and what comes in above are
+ * zeros: no child.
  *
  * A LOOKUP walks down and remembers the last value it met. Nothing is looked for twice, and nothing is pushed down:
  *
- * WHAT AN UPDATE COSTS. It changes one table only. A prefix of a node's length: the node is written anew beside the old
- * one (at most 64 slots) and one release store, into the slot above, shows it; nodes below it stay as they are, since
- * what they inherit stands in the slots above them. A prefix of the root or the top: one 4-byte store per slot it covers
- * and no longer prefix covers; the IPv4 default route is the worst, 2^18 stores in a row, a fraction of a millisecond. With
- * full leaf pushing (poptrie) it would mean to write most nodes anew, and for IPv6 there would be no bound at all.
+ * WHAT AN UPDATE COSTS. It changes one table only. A prefix of a node's length: the node is written anew beside the
+ * old one (at most 64 slots) and one release store, into the slot above, shows it; nodes below it stay as they are,
+ * since what they inherit stands in the slots above them. A prefix of the root or the top: one 4-byte store per
+ * slot it covers and no longer prefix covers; the IPv4 default route is the worst, 2^18 stores in a row, a fraction
+ * of a millisecond. With full leaf pushing (poptrie) it would mean to write most nodes anew, and for IPv6 there
+ * would be no bound at all.
  *
- * So for each address an update is one store, and a reader sees it or does not. What remains is a reader that is held
- * up half way: it has read a value far up, sleeps while that changes and then a prefix below it goes, and would answer with a
- * value that was never right for this address. Updates that change what others inherit therefore stand between two
- * increments of `generation`; a block of lookups that saw it move is looked up again (fib.c).
+ * So for each address an update is one store, and a reader sees it or does not. What remains is a reader that is
+ * held up half way: it has read a value far up, sleeps while that changes and then a prefix below it goes, and
+ * would answer with a value that was never right for this address. Updates that change what others inherit
+ * therefore stand between two increments of `generation`; a block of lookups that saw it move is looked up again,
+ * address by address (fib.c).
  *
  * WORKED EXAMPLE (IPv4). 10.0.0.0/8 -> 1, 10.1.0.0/16 -> 2, 10.1.2.0/24 -> 3, 10.1.3.128/25 -> 4.
  *
@@ -69,8 +72,9 @@
  * Node 0 lies at the arena's base and is one run of {0,0}. A slot without a child thus leads to a node that changes
  * nothing, and a lookup needs no branch that depends on the table.
  *
- * ORDER. A node is complete before the release store that shows it; its reader reaches it through the slot it loaded (an
- * address dependency, which every machine we run on respects). Freed nodes wait for all readers: retire.h.
+ * ORDER. A node is complete before the release store that shows it; its reader reaches it through the slot it
+ * loaded (an address dependency, which every machine we run on respects). Freed nodes wait for all readers:
+ * retire.h.
  */
 #ifndef IXROUTE_FIB_TRIE_H
 #define IXROUTE_FIB_TRIE_H
@@ -107,7 +111,8 @@ struct trie {
 	unsigned top_lens;   /* prefixes shorter than this are in the top: 15, or 0 for IPv4, which has none */
 	uint32_t below_flag; /* TOP_BELOW or 0 */
 	struct lazy_array root_array, top_array;
-	struct lazy_array short_values; /* uint32_t per prefix of length 0 .. root_bits, at (1 << len | bits): index + 1 */
+	/* uint32_t, index + 1, per prefix of length 0 .. root_bits, at (1 << len | bits) */
+	struct lazy_array short_values;
 	struct lazy_array root_owner, top_owner; /* uint8_t per slot: 1 + length of the prefix it shows, 0: none */
 	struct lazy_array root_records;		 /* uint32_t per root slot: its node's record (prefix_store.h) */
 	struct lazy_array below_count;		 /* uint32_t per top slot: how many longer prefixes it covers */

@@ -1,5 +1,5 @@
-/* Recomputes the readers' tables from the writer's store, slowly, and compares every slot. For tests and debugging; the
- * writer's thread. Knows the structure only by its invariants, listed as the messages below. */
+/* Recomputes the readers' tables from the writer's store, slowly, and compares every slot. For tests and
+ * debugging; the writer's thread. Knows the structure only by its invariants, listed as the messages below. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -17,8 +17,8 @@ struct check {
 
 static int wrong(struct check *check, const char *what, unsigned depth, uint64_t at)
 {
-	snprintf(check->why, check->why_bytes, "IPv%d, depth %u, slot %#llx: %s", check->trie->max_len == 32 ? 4 : 6, depth,
-		 (unsigned long long)at, what);
+	snprintf(check->why, check->why_bytes, "IPv%d, depth %u, at %#llx: %s", check->trie->max_len == 32 ? 4 : 6,
+		 depth, (unsigned long long)at, what);
 	return -EINVAL;
 }
 
@@ -94,8 +94,9 @@ static int check_record(struct check *check, uint32_t ref, uint32_t node, unsign
 		code = check_node(check, record, depth, want);
 	for (uint64_t left = record->kids; left != 0 && code == 0; left &= left - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(left);
+		uint32_t kid = record_kid(arena, record, slot);
 
-		code = check_record(check, record_kid(arena, record, slot), (uint32_t)(want[slot] >> 32), depth_below(depth));
+		code = check_record(check, kid, (uint32_t)(want[slot] >> 32), depth_below(depth));
 	}
 	return code;
 }
@@ -130,7 +131,8 @@ static int check_top_slot(struct check *check, uint64_t slot, uint32_t value, un
 		return wrong(check, "top", trie->top_bits, slot);
 	if (((const uint8_t *)trie->top_owner.base)[slot] != owner)
 		return wrong(check, "owner in the top", trie->top_bits, slot);
-	if (count != 0 || lazy_array_written(&trie->root_array, page) || lazy_array_written(&trie->root_array, page + 1)) {
+	if (count != 0 || lazy_array_written(&trie->root_array, page) ||
+	    lazy_array_written(&trie->root_array, page + 1)) {
 		code = check_short(check, trie->top_lens, 2 * slot, 0, 0);
 		if (code == 0)
 			code = check_short(check, trie->top_lens, 2 * slot + 1, 0, 0);

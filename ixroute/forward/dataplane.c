@@ -67,7 +67,7 @@ int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16
 	if (port >= dataplane->n_ports)
 		return -EINVAL;
 	for (uint32_t i = 0; i < n; i++) {
-		if (vids[i] == 0 || vids[i] > MAX_VLAN)
+		if (vids[i] > MAX_VLAN)
 			return -EINVAL;
 		wanted[vids[i] / 64] |= 1ull << (vids[i] % 64);
 	}

@@ -32,8 +32,8 @@ static inline unsigned arp_classify(const uint8_t *arp, uint32_t room, uint8_t m
 	return REASON_arp_request;
 }
 
-/* VLAN id 0 only carries a priority: the frame counts as untagged, as in Linux. *offset moves to the EtherType
- * behind the tag. Everything else that is tagged ends here. */
+/* VLAN id 0 only carries a priority: the frame counts as untagged, as in Linux, unless there is a sub-interface even
+ * for that. *offset moves to the EtherType behind the tag. Everything else that is tagged ends here. */
 static inline unsigned eth_untag(const struct ingress *in, const uint8_t *eth, uint32_t len, unsigned *offset)
 {
 	unsigned type = load16_be(eth + 12), vid;
@@ -41,7 +41,7 @@ static inline unsigned eth_untag(const struct ingress *in, const uint8_t *eth, u
 	if (len < ETH_HEADER_BYTES + VLAN_TAG_BYTES)
 		return REASON_frame_too_short;
 	vid = load16_be(eth + 14) & 0xfff;
-	if (vid == 0) {
+	if (vid == 0 && !eth_has_sub_interface(in, 0)) {
 		*offset = 16;
 		type = load16_be(eth + 16);
 		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_VLAN_SERVICE)

@@ -259,11 +259,13 @@ static inline unsigned packet_decide(struct worker *worker, const struct ingress
 				     uint64_t *word)
 {
 	struct adjacency *entry = worker->dataplane->adjacencies->entry;
-	uint32_t mtu = atomic_load_explicit(&entry[packet->index].mtu, memory_order_relaxed);
 	uint64_t source_word = 0;
+	uint32_t mtu;
 	unsigned reason;
 
-	*word = atomic_load_explicit(&entry[packet->index].word, memory_order_relaxed);
+	/* acquire, and before the mtu: a new way out is never taken with the old one's mtu (adjacency_set). */
+	*word = atomic_load_explicit(&entry[packet->index].word, memory_order_acquire);
+	mtu = atomic_load_explicit(&entry[packet->index].mtu, memory_order_relaxed);
 	if (packet->version == VERSION_4) {
 		if (packet->marks & MARK_SOURCE)
 			source_word = atomic_load_explicit(&entry[packet->source_index].word, memory_order_relaxed);

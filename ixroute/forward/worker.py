@@ -7,7 +7,6 @@ until the object here is closed. Nothing here logs, and no call but `Worker.stop
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ixroute._dataplane import ffi, lib
 from ixroute.forward.policers import DEFAULT_POLICERS, Policer
 from ixroute.forward.reasons import BY_NAME, REASONS
-from ixroute.tap.door import thread_setup
+from ixroute.tap.loop import CLoop
 
 PORT_UP = 1
 PORT_IP4_FORWARD = 2
@@ -84,7 +83,7 @@ class Dataplane:
         _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
 
     def set_vlans(self, port: int, vids: Iterable[int]) -> None:
-        """The VLAN ids (1..4094) that have a sub-interface on the port's TAP."""
+        """The VLAN ids (0..4094) that have a sub-interface on the port's TAP."""
         vids = list(vids)
         _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
 
@@ -112,7 +111,7 @@ class Dataplane:
             self.c = ffi.NULL
 
 
-class Worker:
+class Worker(CLoop):
     """One worker: its queues, its thread, its counters."""
 
     def __init__(
@@ -130,7 +129,6 @@ class Worker:
         self.number = number
         self.core = core
         self._n_ports = dataplane.n_ports
-        self._thread: threading.Thread | None = None
         self.pinned = False
         """True once its thread runs on `core` alone."""
 
@@ -144,14 +142,9 @@ class Worker:
         """Runs until `stop` in a thread of its own. idle_ns: how long to poll in vain before sleeping."""
         if self._thread is not None:
             raise RuntimeError(f"worker {self.number} runs already")
-        thread = threading.Thread(
-            target=self._run, args=(idle_ns,), name=f"ixroute-w{self.number}", daemon=True
-        )
-        self._thread = thread
-        thread.start()
+        self._begin(f"ixroute-w{self.number}", lambda: self._run(idle_ns))
 
     def _run(self, idle_ns: int) -> None:
-        thread_setup(f"ixroute-w{self.number}")
         if self.core is not None:
             try:
                 os.sched_setaffinity(0, {self.core})
@@ -160,21 +153,8 @@ class Worker:
                 self.pinned = False  # A core outside our cpuset: forwarding elsewhere beats not forwarding.
         lib.worker_run(self.c, idle_ns)
 
-    @property
-    def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def stop(self, timeout: float = 2.0) -> bool:
-        """Asks it to end, waits at most `timeout` seconds. True when the thread has ended (or never ran)."""
-        if self._thread is None:
-            return True
+    def _end(self) -> None:
         lib.worker_stop(self.c)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            return False
-        self._thread = None
-        return True
 
     def poll_once(self) -> int:
         """One pass in the calling thread; how many packets it moved. Not while the thread runs."""

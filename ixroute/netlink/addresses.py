@@ -63,5 +63,9 @@ class AddressTable:
     def remove_interface(self, ifindex: int) -> None:
         self._addresses = {address for address in self._addresses if address.ifindex != ifindex}
 
+    def has_ip4(self, ifindex: int) -> bool:
+        """Whether the interface has any IPv4 address."""
+        return any(a.ifindex == ifindex and a.family == FAMILY_IP4 for a in self._addresses)
+
     def own_ip4(self) -> list[bytes]:
         return sorted({address.address for address in self._addresses if address.family == FAMILY_IP4})

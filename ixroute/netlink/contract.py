@@ -185,16 +185,3 @@ class NeighbourView:
     state: str  # "reachable", "stale", …
     managed: bool  # the kernel keeps it resolved
     router: bool
-
-
-@dataclass(frozen=True)
-class AdjacencyView:
-    """A line of `show adjacencies`."""
-
-    index: int
-    action: int
-    port: int
-    mac: str
-    mtu: int
-    routes: int
-    text: str  # "via 10.0.0.1 dev lan"

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 
-from ixroute.netlink.contract import NO_MAC, AdjacencyView, NeighbourView, RibLike
+from ixroute.fib.rib import RouteType
+from ixroute.netlink.contract import NO_MAC, NeighbourView
 from ixroute.netlink.neighbours import NTF_ROUTER
-from ixroute.netlink.paths import Known, PathIndex
-from ixroute.netlink.resolve import (
-    BLACKHOLE,
-    BROADCAST,
-    LOCAL,
-    MULTICAST,
-    PROHIBIT,
-    THROW,
-    UNICAST,
-    UNREACHABLE,
-    Leg,
-    Tables,
-)
+from ixroute.netlink.paths import Known
+from ixroute.netlink.resolve import Leg, Tables
 
 _RESERVED = ("no route", "local", "broadcast", "multicast", "blackhole", "unreachable", "kernel", "reserved")
-_TYPES = {
-    LOCAL: "local",
-    BROADCAST: "broadcast",
-    MULTICAST: "multicast",
-    BLACKHOLE: "blackhole",
-    UNREACHABLE: "unreachable",
-    PROHIBIT: "prohibit",
-    THROW: "throw",
-}
 
 
 def mac_text(mac: bytes) -> str:
@@ -44,8 +25,8 @@ def describe_path(index: int, known: Known | None, tables: Tables) -> str:
         return "unused"
     path, route = known.path, known.route
     words = [f"nhid {path.nhid}"] if path.nhid else []
-    if path.type != UNICAST:
-        words.append(_TYPES.get(path.type, f"type {path.type}"))
+    if path.type != RouteType.UNICAST:
+        words.append(RouteType(path.type).name.lower())
     elif path.kernel_only:
         words.append("kernel only")
     elif not route.legs:
@@ -80,24 +61,3 @@ def neighbour_views(tables: Tables) -> list[NeighbourView]:
         )
         for neighbour in neighbours
     ]
-
-
-def path_views(paths: PathIndex, tables: Tables, rib: RibLike) -> list[AdjacencyView]:
-    views = []
-    for index in sorted(paths.ids()):
-        known = paths.get(index)
-        routes = rib.path_routes(index)
-        if known is None or routes == 0:
-            continue
-        views.append(
-            AdjacencyView(
-                index=index,
-                action=known.adjacency.action,
-                port=known.adjacency.port,
-                mac=mac_text(known.adjacency.mac),
-                mtu=known.adjacency.mtu,
-                routes=routes,
-                text=describe_path(index, known, tables),
-            )
-        )
-    return views

@@ -7,10 +7,13 @@ bytes, and add what pyroute2 0.9 lacks (nexthop objects, IFLA_ALLMULTI).
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Any
 
 from pyroute2.netlink import nla, nlmsg
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
+
+_NLMSGHDR_BYTES = 16
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -107,12 +110,37 @@ RuleMessage = fibmsg
 
 def decode(message_class: Any, data: bytes) -> Any:
     """The decoded message. ValueError for bytes that are no such message, whatever pyroute2 makes of them."""
+    header_bytes = _NLMSGHDR_BYTES + struct.calcsize("=" + "".join(fmt for _, fmt in message_class.fields))
+    _check_lengths(data, (header_bytes + 3) & ~3)
     message = message_class(data)
     try:
         message.decode()
+        _decode_attributes(message)
     except Exception as error:  # pyroute2 raises struct.error, KeyError, its own …
         raise ValueError(f"{message_class.__name__}: {error}") from error
     return message
+
+
+def _check_lengths(data: bytes, offset: int) -> None:
+    """pyroute2 mends attributes whose length cannot be, and goes on with what it then takes for the next."""
+    while offset + 4 <= len(data):
+        length = int.from_bytes(data[offset : offset + 2], sys.byteorder)
+        if length < 4 or offset + length > len(data):
+            raise ValueError(f"attribute of {length} bytes in the {len(data) - offset} that are left")
+        offset += (length + 3) & ~3
+
+
+def _decode_attributes(message: Any) -> None:
+    """All that have a name, now: pyroute2 leaves them for later, and then answers with the raw bytes of one that
+    it cannot decode."""
+    for slot in message["attrs"]:
+        name, cell = slot.cell
+        if name == "UNKNOWN":
+            continue
+        if not cell.decoded:
+            cell.decode()
+        if "attrs" in cell:
+            _decode_attributes(cell)
 
 
 def names(message: Any) -> frozenset[str]:

@@ -28,14 +28,13 @@ from ixroute.netlink.asker import Asker
 from ixroute.netlink.contract import (
     Actions,
     AdjacenciesLike,
-    AdjacencyView,
     NeighbourView,
     Port,
     RibLike,
     Sink,
     StreamLike,
 )
-from ixroute.netlink.describe import describe_path, neighbour_views, path_views
+from ixroute.netlink.describe import describe_path, neighbour_views
 from ixroute.netlink.dumps import Dumper, explain
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
@@ -52,6 +51,9 @@ MOST_ROUTE_DATAGRAMS = 4096
 MOST_PATHS = 8192
 TICK_S = 1.0
 REOPEN_S = 1.0
+PASS_S = (
+    0.002  # passes are no closer together: a stream of events is received by the dozen, a single one at once
+)
 SAY_AGAIN_S = 60.0
 
 
@@ -96,7 +98,9 @@ class Mirror:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events: dict[str, socket.socket] = {}
         self._asked: list[str] = []  # reasons given to resync()
+        self._next_pass = 0.0
         self._next_tick = 0.0
+        self._passes = 0
         self._next_audit = 0.0
         self._paths_changed = True
         self._said: dict[str, float] = {}
@@ -152,6 +156,11 @@ class Mirror:
         self._asked.append(reason)
         self._wake_up()
 
+    @property
+    def passes(self) -> int:
+        """Its heartbeat: moves at least every second or so, a long dump apart, as long as the thread lives."""
+        return self._passes
+
     def status(self) -> dict[str, Any]:
         """Counters and state, plain values; never waits."""
         tables = self.follower.tables
@@ -178,11 +187,6 @@ class Mirror:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
             return neighbour_views(self.follower.tables)
-
-    def adjacencies(self) -> list[AdjacencyView]:
-        """For `show adjacencies`: every path in use, by index."""
-        with self.locked():
-            return path_views(self.paths, self.follower.tables, self._rib)
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
@@ -219,10 +223,13 @@ class Mirror:
         if not self._events:
             self._reopen()
         self._wait()
-        if self._readers:
-            time.sleep(0.001)
+        pause = max(self._next_pass - time.monotonic(), 0.001 if self._readers else 0.0)
+        if pause > 0:
+            time.sleep(pause)
         with self._lock:
+            self._passes += 1
             now = time.monotonic()
+            self._next_pass = now + PASS_S
             self._take_asked()
             self._receive()
             self.update_paths()  # what has died stops forwarding before a dump takes its time
@@ -479,7 +486,7 @@ class Mirror:
             return
         self.follower.changed = False
         self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
-        self._announcer.announce(self.follower.tables, self.follower.addresses.own_ip4())
+        self._announcer.announce(self.follower.tables, self.follower.addresses)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

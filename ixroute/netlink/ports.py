@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ixroute.netlink.addresses import AddressTable
 from ixroute.netlink.contract import NO_MAC, LinkState, Port, PortState, Sink, TapState
 from ixroute.netlink.links import Link
 from ixroute.netlink.resolve import Tables
@@ -13,7 +14,9 @@ Tell = Callable[..., None]
 """tell(callback, *arguments): calls it, and survives what it raises."""
 
 
-def port_state(link: Link | None, tables: Tables, rules4: bool, rules6: bool) -> PortState:
+def port_state(
+    link: Link | None, tables: Tables, addresses: AddressTable, rules4: bool, rules6: bool
+) -> PortState:
     """link: the port's TAP, None when it is not there."""
     if link is None:
         return PortState()
@@ -23,7 +26,7 @@ def port_state(link: Link | None, tables: Tables, rules4: bool, rules6: bool) ->
         up=link.up,
         ip4_forward=sysctls.ip4_forward,
         ip6_forward=sysctls.ip6_forward,
-        rpf=min(max(sysctls.rp_filter, 0), 2),
+        rpf=_rpf(sysctls.rp_filter, addresses.has_ip4(link.index)),
         send_redirects=sysctls.send_redirects,
         accept_local=sysctls.accept_local,
         route_localnet=sysctls.route_localnet,
@@ -33,6 +36,13 @@ def port_state(link: Link | None, tables: Tables, rules4: bool, rules6: bool) ->
         mac=link.mac,
         mtu=link.mtu,
     )
+
+
+def _rpf(rp_filter: int, has_ip4: bool) -> int:
+    """Without an IPv4 address on the interface the kernel has no looser second lookup to make: then loose is
+    strict (net/ipv4/fib_frontend.c, __fib_validate_source: no_addr)."""
+    wanted = min(max(rp_filter, 0), 2)
+    return wanted if has_ip4 else min(wanted, 1)
 
 
 def vlans_of(link: Link | None, tables: Tables) -> frozenset[int]:
@@ -69,16 +79,17 @@ class Announcer:
     def set_rules(self, rules4: bool, rules6: bool) -> None:
         self._rules = (rules4, rules6)
 
-    def announce(self, tables: Tables, own_ip4: list[bytes]) -> None:
+    def announce(self, tables: Tables, addresses: AddressTable) -> None:
         """Tells what differs from last time: state before addresses before what the port itself must
         follow."""
         taps = {port: index for index, port in tables.ports.items()}
         for port in self._ports:
             link = tables.links.get(taps.get(port.index, 0))
-            state = port_state(link, tables, *self._rules)
+            state = port_state(link, tables, addresses, *self._rules)
             self._changed("port", port.index, state, self._sink.set_port)
             self._changed("vlans", port.index, vlans_of(link, tables), self._sink.set_vlans)
             self._changed("tap", port.index, tap_state(link, port), self._sink.on_tap)
+        own_ip4 = addresses.own_ip4()
         if self._told.get(("local4", "")) != own_ip4:
             self._told["local4", ""] = own_ip4
             self._tell(self._sink.set_local4, own_ip4)

@@ -9,22 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ixroute.fib.rib import RouteType
 from ixroute.netlink.contract import FAMILY_IP4, FAMILY_IP6, NO_MAC, Actions, PathLike
 from ixroute.netlink.links import Link, LinkTable
 from ixroute.netlink.neighbours import Key, NeighbourTable
 from ixroute.netlink.nexthops import NextHopObject, NextHopTable
 from ixroute.netlink.sysctls import InterfaceSysctls
-
-# enum route_type of fib/rib.h, which are linux/rtnetlink.h's
-UNICAST = 1
-LOCAL = 2
-BROADCAST = 3
-ANYCAST = 4
-MULTICAST = 5
-BLACKHOLE = 6
-UNREACHABLE = 7
-PROHIBIT = 8
-THROW = 9
 
 _NO_SYSCTLS = InterfaceSysctls()
 
@@ -73,24 +63,24 @@ class Route:
 def flatten(path: PathLike, nexthops: NextHopTable, actions: Actions) -> Route:
     """The path's legs. A nexthop object's own legs count, not those the route message repeated: objects can
     be replaced without a word about their routes (net.ipv4.nexthop_compat_mode=0)."""
-    if path.nhid and path.type in (UNICAST, BLACKHOLE):
+    if path.nhid and path.type in (RouteType.UNICAST, RouteType.BLACKHOLE):
         return _flatten_object(path.nhid, nexthops, actions)
     action = _type_actions(actions).get(path.type, actions.external_route)
-    if path.type != UNICAST or path.kernel_only or not path.legs:
+    if path.type != RouteType.UNICAST or path.kernel_only or not path.legs:
         return Route(action=action)
     return Route(legs=tuple(Leg(leg.ifindex, leg.gateway or b"") for leg in path.legs))
 
 
 def _type_actions(actions: Actions) -> Mapping[int, int]:
     return {
-        LOCAL: actions.local_route,
-        ANYCAST: actions.local_route,
-        BROADCAST: actions.broadcast,
-        MULTICAST: actions.multicast,
-        BLACKHOLE: actions.blackhole_route,
-        UNREACHABLE: actions.reject_route,
-        PROHIBIT: actions.reject_route,
-        THROW: actions.no_route,
+        RouteType.LOCAL: actions.local_route,
+        RouteType.ANYCAST: actions.local_route,
+        RouteType.BROADCAST: actions.broadcast,
+        RouteType.MULTICAST: actions.multicast,
+        RouteType.BLACKHOLE: actions.blackhole_route,
+        RouteType.UNREACHABLE: actions.reject_route,
+        RouteType.PROHIBIT: actions.reject_route,
+        RouteType.THROW: actions.no_route,
     }
 
 

@@ -8,18 +8,15 @@
 #include <errno.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "netlink/route_stream.h"
 
 #define BATCH 64u
-/* The kernel fills dump datagrams up to the size it last saw asked for, at most 32 KiB (netlink_recvmsg). An event
- * is far smaller. MSG_TRUNC would say so if that ever changed. */
+/* An event is far smaller. MSG_TRUNC would say so if that ever changed. */
 #define BUFFER_BYTES 32768u
 
 #define LAST_KNOWN_ATTRIBUTE RTA_NH_ID
@@ -458,6 +455,11 @@ static int one_message(struct route_stream *stream, const struct nlmsghdr *heade
 	return ROUTE_STREAM_MORE;
 }
 
+void route_stream_dump_begin(struct route_stream *stream)
+{
+	stream->interrupted = false; /* of one that ended without its end */
+}
+
 int route_stream_feed(struct route_stream *stream, const uint8_t *bytes, size_t len, int dump)
 {
 	stream->stats.datagrams++;
@@ -504,7 +506,7 @@ static int receive_batch(struct route_stream *stream, int fd, unsigned n)
 }
 
 /* One datagram of a batch. As feed; -ENOBUFS when it was cut off. */
-static int batch_feed(struct route_stream *stream, unsigned i, int dump)
+static int batch_feed(struct route_stream *stream, unsigned i)
 {
 	const struct mmsghdr *header = &stream->header[i];
 
@@ -517,7 +519,7 @@ static int batch_feed(struct route_stream *stream, unsigned i, int dump)
 		stream->stats.overruns++;
 		return -ENOBUFS;
 	}
-	return route_stream_feed(stream, stream->iov[i].iov_base, header->msg_len, dump);
+	return route_stream_feed(stream, stream->iov[i].iov_base, header->msg_len, 0);
 }
 
 int route_stream_receive(struct route_stream *stream, int fd, unsigned max)
@@ -534,56 +536,10 @@ int route_stream_receive(struct route_stream *stream, int fd, unsigned max)
 		if (n <= 0)
 			break;
 		for (unsigned i = 0; i < (unsigned)n; i++)
-			if (batch_feed(stream, i, 0) == -ENOBUFS)
+			if (batch_feed(stream, i) == -ENOBUFS)
 				failed = -ENOBUFS;
 		received += (unsigned)n;
 	}
 	rib_settle(stream->rib);
 	return failed < 0 ? failed : (int)received;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* 0: something can be received (an error too), -ETIMEDOUT, -errno. Signals do not make it longer. */
-static int wait_readable(int fd, int timeout_ms)
-{
-	int64_t deadline = now_ms() + timeout_ms;
-
-	for (;;) {
-		struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-		int64_t left = deadline - now_ms();
-		int ready = poll(&poll_fd, 1, left > 0 ? (int)left : 0);
-
-		if (ready > 0)
-			return poll_fd.revents & POLLNVAL ? -EBADF : 0;
-		if (ready < 0 && errno != EINTR)
-			return -errno;
-		if (left <= 0)
-			return -ETIMEDOUT;
-	}
-}
-
-int route_stream_receive_dump(struct route_stream *stream, int fd, int timeout_ms)
-{
-	stream->interrupted = false;
-	for (;;) {
-		int n = wait_readable(fd, timeout_ms);
-
-		if (n == 0)
-			n = receive_batch(stream, fd, BATCH);
-		if (n < 0)
-			return n;
-		for (unsigned i = 0; i < (unsigned)n; i++) {
-			int result = batch_feed(stream, i, 1);
-
-			if (result != ROUTE_STREAM_MORE)
-				return result;
-		}
-	}
 }

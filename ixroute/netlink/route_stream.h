@@ -30,15 +30,15 @@ void route_stream_destroy(struct route_stream *stream);
 #define ROUTE_STREAM_MORE 0 /* the dump goes on */
 #define ROUTE_STREAM_DONE 1
 
+/* Before the first datagram of a dump. */
+void route_stream_dump_begin(struct route_stream *stream);
 /* Applies one datagram. dump: messages are answers to a dump (rib_dumped) instead of events.
  * Returns ROUTE_STREAM_MORE or _DONE, or -errno: the dump failed (errno in NLMSG_DONE/NLMSG_ERROR). Never reads
  * beyond len. NLM_F_DUMP_INTR gives -EINTR at the end of the dump: it must be done again. */
 int route_stream_feed(struct route_stream *stream, const uint8_t *bytes, size_t len, int dump);
-/* Receives what is there, at most max datagrams, without blocking (dump: blocks until the end of the dump or
- * timeout_ms without a datagram: -ETIMEDOUT). Only datagrams from the kernel (nl_pid 0) count.
- * Returns the number of datagrams received (events), ROUTE_STREAM_DONE (dump), or -errno; -ENOBUFS: overrun. */
+/* Receives the events that are there, at most max datagrams, without blocking. Only datagrams from the kernel (nl_pid 0)
+ * count. Returns the number of datagrams received, or -errno; -ENOBUFS: overrun. */
 int route_stream_receive(struct route_stream *stream, int fd, unsigned max);
-int route_stream_receive_dump(struct route_stream *stream, int fd, int timeout_ms);
 void route_stream_stats_read(const struct route_stream *stream, struct route_stream_stats *out);
 
 #endif

@@ -18,11 +18,15 @@ A dump, as a diff::
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.fib.rib import Rib
+from ixroute.netlink.read_ahead import DumpReader
+
+SMALL_DUMP = 8  # datagrams, some three hundred routes each: with fewer a second thread is not worth its start
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,20 @@ class RouteStream:
         """Applies the answers of a dump until its end.
 
         OSError ETIMEDOUT: no datagram for timeout_ms; EINTR: the tables changed meanwhile, dump again;
-        ENOBUFS: answers were lost; any other errno: what the kernel answered.
+        ENOBUFS: answers were lost; any other errno: what the kernel answered. The socket is non-blocking
+        afterwards.
         """
-        _checked(lib.route_stream_receive_dump(self._c, fd, timeout_ms), "route dump")
+        lib.route_stream_dump_begin(self._c)
+        with (
+            socket.socket(fileno=os.dup(fd)) as sock,
+            DumpReader(sock, timeout_ms) as reader,
+        ):
+            done, datagrams = False, 0
+            while not done:
+                if datagrams == SMALL_DUMP:
+                    reader.ahead()
+                done = self.feed(reader.next(), dump=True)
+                datagrams += 1
 
     def feed(self, datagram: bytes | bytearray | memoryview, dump: bool = False) -> bool:
         """Applies one datagram (`dump`: of a dump). True when it ended the dump. OSError as receive_dump."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ixroute.fib.rib import RouteType
 from ixroute.netlink.contract import RibLike
 from ixroute.netlink.neighbours import Key
 from ixroute.netlink.paths import Known, PathIndex
-from ixroute.netlink.resolve import UNICAST, Tables
+from ixroute.netlink.resolve import Tables
 
 InRib = Callable[[Key], bool]
 
@@ -36,7 +37,7 @@ def _is_a_hosts(known: Known, key: Key, in_rib: InRib) -> bool:
     """A neighbour's own host prefix has this very path (rib.h: a single leg with itself as gateway)."""
     path = known.path
     if (
-        path.type != UNICAST
+        path.type != RouteType.UNICAST
         or path.nhid
         or path.mtu
         or path.kernel_only

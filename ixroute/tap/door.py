@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
+from ixroute.tap.loop import CLoop
 
 _COUNTER_CELLS = (
     "written_packets",
@@ -21,7 +20,7 @@ _COUNTER_CELLS = (
 )
 
 
-class Door:
+class Door(CLoop):
     """One thread that writes punted packets to the TAPs and reads what the kernel sends.
 
     It owns the lanes (one per worker) and all event descriptors; the TAPs' descriptors stay their owner's.
@@ -37,7 +36,6 @@ class Door:
         self._events: list[int] = []
         self._lanes: list[Any] = []
         self._ports: list[int] = []
-        self._thread: threading.Thread | None = None
         self.c: Any = ffi.NULL
         try:
             event = self._new_event()
@@ -75,28 +73,10 @@ class Door:
         """Serves the lanes in a thread of its own until `stop`."""
         if self._thread is not None:
             raise RuntimeError("the door is open already")
-        self._thread = threading.Thread(target=self._run, name="ixroute-door", daemon=True)
-        self._thread.start()
+        self._begin("ixroute-door", lambda: lib.tap_door_run(self.c))
 
-    def _run(self) -> None:
-        thread_setup("ixroute-door")
-        lib.tap_door_run(self.c)
-
-    @property
-    def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def stop(self, timeout: float = 2.0) -> bool:
-        """Asks it to end, waits at most `timeout` seconds. True when the thread has ended (or never ran)."""
-        if self._thread is None:
-            return True
+    def _end(self) -> None:
         lib.tap_door_stop(self.c)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            return False
-        self._thread = None
-        return True
 
     def poll_once(self, timeout_ms: int = 0) -> int:
         """One pass in the calling thread; how many packets it moved. Not while the thread runs."""
@@ -127,16 +107,6 @@ class Door:
             lib.tap_lane_destroy(self._lanes.pop())
         while self._events:
             os.close(self._events.pop())
-
-
-def thread_setup(name: str) -> None:
-    """For a thread that lives in one C call: a name for `top`, and no signals (the main thread's)."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
-            comm.write(name[:15])
-    except OSError:
-        pass  # A sandbox without /proc: the name is a convenience.
 
 
 def _allocated(pointer: Any) -> Any:

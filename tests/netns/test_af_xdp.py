@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.driver import bpf, ethtool
+from ixroute.driver.kinds import frames_wanted, mtu_of, open_port
 from ixroute.driver.netdev import NetDevice
-from ixroute.driver.port import PortError, PortOptions, frames_wanted, mtu_of, open_port
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.driver.umem import Umem
 
 pytestmark = [
@@ -563,7 +564,8 @@ def test_an_address_on_the_interface_is_warned_about(wire: Wire, caplog: pytest.
 
 OPEN = """
 import sys, time
-from ixroute.driver.port import open_port, PortError, PortOptions
+from ixroute.driver.kinds import open_port
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.driver.umem import Umem
 try:
     port = open_port("lan", 0, "af_xdp:r0", Umem(4096, 2048, "off"), 1, PortOptions(state_dir=sys.argv[1]))

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from ixroute.demo import daemon, story
 from ixroute.demo.netns import RUN, CommandError, Namespace, reap_leftovers, run_command
 from ixroute.demo.topology import PREFIX, Lab, kept_labs
 from lab.support import wait_until
@@ -118,19 +119,14 @@ def test_a_kept_demo_runs_until_it_is_stopped() -> None:
     assert not any(name in kept_labs() for name in kept)
 
 
-def test_the_demo_without_root_says_that_it_needs_it() -> None:
-    done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid=65534",
-            "--clear-groups",
-            sys.executable,
-            "-c",
-            "import sys; sys.path.insert(0, '.'); from ixroute.demo import run; sys.exit(run())",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "needs root" in done.stderr or "need root" in done.stderr
+def test_a_demo_whose_daemon_fails_says_so_and_cleans_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = left_behind()
+    monkeypatch.setattr(daemon, "IXROUTE", [sys.executable, "-c", "raise SystemExit('it went wrong')"])
+    assert story.run() == 1
+    said = capsys.readouterr()
+    assert "ended with code 1" in said.err
+    assert "it went wrong" in said.err
+    assert "All of it held" not in said.out
+    assert left_behind() == before

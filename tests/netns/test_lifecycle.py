@@ -135,14 +135,15 @@ def test_no_other_thread_that_works_for_packets_runs_on_a_workers_core(router: R
 
 
 def test_a_stalled_worker_misses_the_watchdog(make_router: Callable[..., Router]) -> None:
-    router = make_router(watchdog_s=1.0)
+    watchdog_s = 4.5
+    router = make_router(watchdog_s=watchdog_s)
     daemon = router.ixroute
-    assert "WATCHDOG=1" in daemon.notified("WATCHDOG=1", 5)
+    assert "WATCHDOG=1" in daemon.notified("WATCHDOG=1", 2 * watchdog_s)
     with stopped_thread(threads(daemon.pid)["ixroute-w0"]):
-        time.sleep(1.0)  # what was said before the stall is said by now
+        time.sleep(watchdog_s / 2)  # a ping is due every third of it: the last from before the stall is out
         daemon.drain_notifications()
-        assert "WATCHDOG=1" not in daemon.notified("WATCHDOG=1", 2.5)
-    assert "WATCHDOG=1" in daemon.notified("WATCHDOG=1", 5)
+        assert "WATCHDOG=1" not in daemon.notified("WATCHDOG=1", watchdog_s)
+    assert "WATCHDOG=1" in daemon.notified("WATCHDOG=1", 2 * watchdog_s)
     wait_until(lambda: forwards(router), 5, "no forwarding after the stall")
 
 

@@ -26,6 +26,20 @@ from ixroute.forward.reasons import REASONS, Kind
 EXTRA = Path(__file__).parents[3] / "extra"
 PORT = '[ports.wan0]\nspec = "af_xdp:eth1"\n'
 
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a = " + "9" * 5000, "a number of too many digits"),
+        ("a = " + "[" * 5000, "brackets nested too deeply"),
+    ],
+    ids=["digits", "brackets"],
+)
+def test_what_the_toml_parser_chokes_on_is_a_fault_too(text, why):
+    with pytest.raises(ConfigError, match=why):
+        parse(text)
+
+
 FAULTS = [
     # name, text, (line, key, part of the message)
     ("not TOML", "a = \n", (1, "", "not TOML: Invalid value")),

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
+from ixroute.driver.kinds import open_port
 from ixroute.driver.mem import MemPort
-from ixroute.driver.port import PortError, PortOptions, open_port
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.driver.umem import Umem
 
 FRAMES = 256

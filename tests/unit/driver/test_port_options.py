@@ -10,7 +10,8 @@ import pytest
 
 from ixroute.driver import bpf, ethtool
 from ixroute.driver.changes import Changes
-from ixroute.driver.port import PortError, PortOptions, frames_wanted, mtu_of, open_port, parse_spec
+from ixroute.driver.kinds import frames_wanted, mtu_of, open_port, parse_spec
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.driver.umem import Umem
 
 

@@ -6,8 +6,8 @@ import logging
 import os
 
 import pytest
-from ixroute._dataplane import ffi, lib
 
+from ixroute._dataplane import ffi, lib
 from ixroute.driver.umem import Umem, frame_bytes_for, max_mtu
 
 

@@ -1,4 +1,4 @@
-"""The FIB's slow twin, with the same face, and what the FIB's tests share. Addresses are (family, number) pairs of plain ints."""
+"""The FIB's slow twin, with the same face, and what the FIB's tests share. Addresses as numbers are plain ints."""
 
 import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ixroute.fib.fib import MAX_INDEX, Address, Fib, Match, Prefix
+from ixroute.fib.fib import MAX_INDEX, Address, Fib, Match, Prefix, update_dtype
 
 Network = IPv4Network | IPv6Network
 
@@ -56,6 +56,17 @@ def network(family: int, number: int, length: int) -> Network:
     bits = 32 if family == 4 else 128
     number = number >> (bits - length) << (bits - length)
     return IPv4Network((number, length)) if family == 4 else IPv6Network((number, length))
+
+
+def updates(rows: list[tuple[Prefix, int | None]]) -> "np.ndarray[Any, Any]":
+    """What Fib.apply takes, from (prefix, index) rows; None removes."""
+    out = np.zeros(len(rows), update_dtype())
+    for row, (prefix, index) in zip(out, rows, strict=True):
+        net = ip_network(prefix)
+        row["family"], row["len"] = net.version, net.prefixlen
+        row["addr"][: net.max_prefixlen // 8] = list(net.network_address.packed)
+        row["remove"], row["index"] = index is None, index or 0
+    return out
 
 
 def wire(family: int, numbers: list[int]) -> "np.ndarray[Any, Any]":

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
-
 from ixroute.fib.rib import Path, Rib
 
 NEW_PATH_ACTION = 77

@@ -216,9 +216,10 @@ def _is_told_by(a: Told, told: Told) -> bool:
 
 def _add6(group: list[Told], told: Told, how: How) -> None:
     mine = [a for a in group if same_source(a[0], told[0])]
+    instead: Told | None
     if how == How.REPLACE:
         alike = [a for a in mine if has_gateways(a[1]) == has_gateways(told[1])]
-        instead = (alike or mine or [None])[0]
+        instead = next(iter(alike or mine), None)
     else:
         instead = next((a for a in group if _is_told_by(a, told)), None)
     known = next((a for a in group if equal(a, told)), None)

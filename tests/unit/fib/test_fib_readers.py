@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import numpy as np
 import pytest
-from fib_twin import network, wire
+from fib_twin import network, updates, wire
 
 from ixroute._dataplane import lib
 from ixroute.fib.fib import Fib, Prefix
@@ -14,7 +15,7 @@ READER = 3
 
 
 def churn_while_reading(
-    fib: Fib, family: int, numbers: list[int], churn: Callable[[int], None], rounds: int
+    fib: Fib, family: int, numbers: list[int], churn: Callable[[int], object], rounds: int
 ) -> set[int]:
     """All answers that two threads got for the addresses while churn(0), churn(1) ... ran."""
     addresses = wire(family, numbers * 64)
@@ -47,7 +48,7 @@ def churn_while_reading(
 def test_readers_only_see_answers_that_some_moment_of_the_table_gave(
     family: int, lengths: tuple[int, ...]
 ) -> None:
-    """One prefix always covers the address; the longer ones come and go, each with an index of its own parity of 100."""
+    """One prefix always covers the address; the longer ones come and go, each with its own index."""
     number = 0x0A010203 if family == 4 else 0x20010DB8_0001_0002_0003_0004_0005_0006
     with Fib() as fib:
         base, *others = lengths
@@ -63,21 +64,30 @@ def test_readers_only_see_answers_that_some_moment_of_the_table_gave(
     assert seen <= {100 + length for length in others} | {100}
 
 
-def test_a_value_under_a_more_specific_prefix_never_shows() -> None:
-    """The covering prefix is always 1 while the longer one is away, and anything else while it hides it."""
-    outer: Prefix = "10.0.0.0/9"
-    inner: Prefix = "10.1.2.3/32"
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        ("10.1.0.0/18", "10.1.2.0/24"),
+        ("10.1.2.0/24", "10.1.2.3/32"),
+        ("2000::/14", "2001:d00::/24"),
+        ("2001:d00::/24", "2001:db8::/32"),
+        ("2001:db8::/32", "2001:db8::/48"),
+        ("2001:db8::/48", "2001:db8::/64"),
+    ],
+)
+def test_a_value_under_a_more_specific_prefix_never_shows(outer: str, inner: str) -> None:
+    """The covering prefix is 1 whenever the longer one is away. A reader held up between the two must not combine
+    what the one was while it was hidden with the other's absence. The updates come from C, several to a block of
+    lookups.
+    """
+    family = ip_network(outer).version
+    number = int(ip_network(inner).network_address)
+    hidden: list[tuple[Prefix, int | None]] = [(outer, index) for index in range(3, 8)]
+    round_trip = updates([(inner, 2), *hidden, (outer, 1), (inner, None)] * 500)
     with Fib() as fib:
         fib.insert(outer, 1)
-
-        def churn(i: int) -> None:
-            fib.insert(inner, 2)
-            for hidden in range(3, 8):
-                fib.insert(outer, hidden)
-            fib.insert(outer, 1)
-            fib.remove(inner)
-
-        seen = churn_while_reading(fib, 4, [0x0A010203], churn, 1500)
+        seen = churn_while_reading(fib, family, [number], lambda _: fib.apply(round_trip), 60)
+    assert seen
     assert seen <= {1, 2}
 
 

@@ -1,4 +1,4 @@
-"""The Internet's tables of a day (tests/data/ris): every answer compared with a search by hash, then a day's updates."""
+"""The Internet's tables of a day (tests/data/ris): all answers compared with a search by hash; a day's updates."""
 
 from typing import Any
 

@@ -35,7 +35,7 @@ def test_an_empty_table_answers_no_route(table: Table) -> None:
 
 
 def test_the_longest_of_nested_prefixes_wins_and_the_next_one_takes_over_when_it_goes(table: Table) -> None:
-    nested = [(f"10.0.0.0/{n}", n + 1) for n in range(33)]
+    nested = [(network(4, 0x0A000000, n), n + 1) for n in range(33)]
     for prefix, index in reversed(nested):
         table.insert(prefix, index)
     for _, index in reversed(nested):
@@ -132,7 +132,7 @@ def test_removing_what_is_not_there_is_a_key_error(table: Table) -> None:
     assert table.lookup("10.1.2.3") == 1
 
 
-# Addresses in few places, so that prefixes nest and share nodes; lengths at the tables' borders more often than others.
+# Addresses in few places, so that prefixes nest and share nodes; mostly lengths at the borders of the tables.
 PLACES = {
     4: [0, 0x0A010203, 0x0A01FFFF, 0xC0A80001, 0xFFFFFFFF],
     6: [0, 0x20010DB8 << 96 | 1, 0x20010DB8_FFFF_0001_8000_0000_0000_0001, 0xFE80 << 112, (1 << 128) - 1],

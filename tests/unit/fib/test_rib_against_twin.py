@@ -188,11 +188,14 @@ class History:
                 bytes(4 if family == FAMILY_IP4 else 16)
             ]:
                 want, got = self.twin.lookup(addr), self.rib.lookup(addr)
-                assert (got.prefix, shown(self.rib, got.index)) == (want.prefix, want.shown), addr.hex()
+                meant = shown(self.rib, got.index)
+                if isinstance(meant, Path):
+                    meant = canonical(meant)  # siblings have no order; the twin sorts them its own way
+                assert (got.prefix, meant) == (want.prefix, want.shown), addr.hex()
                 assert got.neighbour == want.neighbour
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20))
 def test_after_any_history_every_address_shows_what_the_twin_shows(steps: list[tuple[object, ...]]) -> None:
     with rib_bench() as rib:
@@ -202,7 +205,7 @@ def test_after_any_history_every_address_shows_what_the_twin_shows(steps: list[t
             history.agree()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20), FAMILY)
 def test_a_dump_of_what_the_rib_walks_is_no_difference(steps: list[tuple[object, ...]], family: int) -> None:
     with rib_bench() as rib:
@@ -215,7 +218,7 @@ def test_a_dump_of_what_the_rib_walks_is_no_difference(steps: list[tuple[object,
         history.agree()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20), st.integers(9, 12))
 def test_with_too_few_path_ids_routes_go_to_the_kernel_and_nothing_breaks(
     steps: list[tuple[object, ...]], ids: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from rib_bench import NEW_PATH_ACTION, adjacency, rib_bench, shown
@@ -29,11 +30,11 @@ def route(prefix: str, **fields: int) -> Route:
     return Route(Prefix.parse(prefix), **fields)
 
 
-def via(*gateways: str, link: int = 2, family: int = FAMILY_IP4, **fields: int) -> Path:
+def via(*gateways: str, link: int = 2, family: int = FAMILY_IP4, **fields: Any) -> Path:
     return Path(family, tuple(NextHop(link, ip(gateway)) for gateway in gateways), **fields)
 
 
-def via6(*gateways: str, **fields: int) -> Path:
+def via6(*gateways: str, **fields: Any) -> Path:
     return via(*gateways, family=FAMILY_IP6, **fields)
 
 

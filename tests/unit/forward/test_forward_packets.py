@@ -122,6 +122,12 @@ VLAN = [
     Case("priority tag, to us, unchanged", vlan(v4(ip4(HOST, "192.0.2.1")), 0x6000), "local_route"),
     Case("priority tag before a VLAN", vlan(vlan(v4(ip4(HOST, FAR)), 5), 0), "vlan_tag_mismatch"),
     Case("priority tag before ours", vlan(vlan(v4(b""), 5), 0), "vlan_sub_interface", Context(vlans=(5,))),
+    Case(
+        "priority tag, and a sub-interface of id 0",
+        vlan(v4(b""), 0),
+        "vlan_sub_interface",
+        Context(vlans=(0,)),
+    ),
     Case("two priority tags", vlan(vlan(v4(ip4(HOST, FAR)), 0), 0), "vlan_sub_interface"),
     Case("QinQ [50]", vlan(vlan(v4(ip4(HOST, FAR)), 5), 7, 0x88A8), "non_ip"),
     Case(

@@ -272,9 +272,8 @@ def test_port_settings_are_checked(make_rig: MakeRig) -> None:
     for port, mac, mtu in [(3, MAC[0], 1500), (0, MAC[0][:5], 1500), (0, MAC[0], 65536)]:
         with pytest.raises(ValueError, match=r"."):
             dataplane.set_port(port, mac, mtu, 0)
-    for vid in (0, 4095):
-        with pytest.raises(ValueError, match="VLANs"):
-            dataplane.set_vlans(0, [vid])
+    with pytest.raises(ValueError, match="VLANs"):
+        dataplane.set_vlans(0, [4095])
 
 
 def test_own_addresses_that_are_no_longer_own_are_forgotten(make_rig: MakeRig) -> None:

@@ -22,7 +22,7 @@ SETTINGS = settings(
 contexts = st.builds(
     Context,
     flags=st.integers(0, 2047).map(lambda f: f | 7) | st.integers(0, 2047),
-    vlans=st.lists(st.integers(1, 4094), max_size=3).map(tuple),
+    vlans=st.lists(st.integers(0, 4094), max_size=3).map(tuple),
     redirect_tokens=st.booleans(),
 )
 

@@ -34,7 +34,7 @@ from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
 from ixroute.netlink.resolve import Adjacency, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
-from ixroute.netlink.sockets import split
+from ixroute.netlink.sockets import Message, split
 from ixroute.netlink.sysctls import InterfaceSysctls
 
 LAN, WAN = 10, 11
@@ -86,7 +86,7 @@ class World:
     def announce(self) -> FakeSink:
         follower = self.follower
         self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
-        self.announcer.announce(follower.tables, follower.addresses.own_ip4())
+        self.announcer.announce(follower.tables, follower.addresses)
         return self.sink
 
 
@@ -299,6 +299,15 @@ def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: 
     assert not sink.ports[4].kernel_all
 
 
+def test_loose_source_validation_is_strict_without_an_ip4_address() -> None:
+    world = World({"lan": InterfaceSysctls(rp_filter=2), "wan": InterfaceSysctls(rp_filter=1)})
+    world.follower.poll_sysctls()
+    ports = world.announce().ports
+    assert (ports[3].rpf, ports[4].rpf) == (1, 1)
+    world.follower.event(address_message(LAN, "10.0.0.254"))
+    assert world.announce().ports[3].rpf == 2
+
+
 def test_the_sink_hears_only_of_changes(world: World) -> None:
     calls = world.announce().calls
     assert world.announce().calls == calls
@@ -320,6 +329,7 @@ def test_a_watched_interface_comes_and_goes(world: World) -> None:
 
 
 def test_changed_sysctls_reach_the_port_and_its_paths(world: World) -> None:
+    world.follower.event(address_message(LAN, "10.0.0.254"))
     world.values["lan"] = InterfaceSysctls(ip4_forward=True, rp_filter=2, send_redirects=True)
     world.follower.poll_sysctls()
     state = world.announce().ports[3]
@@ -376,6 +386,28 @@ def test_a_truncated_message_is_counted_and_changes_nothing(world: World) -> Non
     world.follower.event(message(28, neighbour_message(LAN, GATEWAY, OTHER_MAC).data[16:30]))
     assert world.follower.malformed == 1
     assert list(world.follower.tables.neighbours) == before
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        message(16, struct.pack("=BxHiII", 0, 1, 9, 1, 0) + attribute(3, b"x\0") + struct.pack("=HH", 3, 4)),
+        message(
+            16,
+            link_message(9, "x").data[16:]
+            + attribute(18, attribute(1, b"vlan\0") + struct.pack("=HH", 99, 2)),
+        ),
+        message(104, struct.pack("=BBBBI", 0, 0, 0, 0, 0) + struct.pack("=HHH", 6, 1, 1)),
+    ],
+    ids=["length of 3", "nested length", "number cut short"],
+)
+def test_an_attribute_that_cannot_be_decoded_is_counted_and_changes_nothing(
+    world: World, damaged: Message
+) -> None:
+    links = len(world.follower.tables.links)
+    world.follower.event(damaged)
+    assert world.follower.malformed == 1
+    assert len(world.follower.tables.links) == links
 
 
 SAMPLES = [

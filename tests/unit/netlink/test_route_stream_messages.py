@@ -12,8 +12,8 @@ import pytest
 import route_messages as m
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ixroute._dataplane import lib
 
+from ixroute._dataplane import lib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, NextHop, Path, Prefix, Rib, Route
 from ixroute.netlink.route_stream import RouteStream, RouteStreamStats
 
@@ -235,13 +235,13 @@ def test_a_malformed_message_is_skipped_and_the_next_one_read(bench: Bench, mess
 
 @pytest.mark.parametrize("length", [0, 15, 61])
 def test_after_a_message_length_that_cannot_be_the_datagram_is_over(bench: Bench, length: int) -> None:
-    rib, stream = bench
+    _, stream = bench
     stream.feed(m.route(TEN, 24, m.single(3)) + struct.pack("=IHHII", length, 24, 0, 0, 0) + bytes(44))
     assert stream.stats() == RouteStreamStats(datagrams=1, messages=1, malformed=1)
 
 
 def test_a_type_the_rib_does_not_take_is_counted_as_refused(bench: Bench) -> None:
-    rib, stream = bench
+    _, stream = bench
     stream.feed(m.route(TEN, 8, m.single(3), kind=11))
     assert stream.stats().refused == 1
 
@@ -269,7 +269,7 @@ def test_a_dump_is_a_difference_and_done_ends_it(bench: Bench) -> None:
     ],
 )
 def test_a_failed_dump_says_why(bench: Bench, end: bytes, code: int) -> None:
-    rib, stream = bench
+    _, stream = bench
     with pytest.raises(OSError, match="route dump") as failure:
         stream.feed(end, dump=True)
     assert failure.value.errno == code
@@ -391,11 +391,8 @@ def test_no_bytes_can_harm(
     with Rib(*tables, 9) as rib, RouteStream(rib) as stream:
         if dump:
             rib.dump_begin(FAMILY_IP4)
-        try:
+        with contextlib.suppress(OSError) if dump else contextlib.nullcontext():  # events never fail
             stream.feed(mutated, dump)
-        except OSError as failure:
-            assert dump
-            assert failure.errno
         stats = stream.stats()
         assert stats.messages + stats.ignored + stats.malformed <= len(mutated) // 16
         rib.check()

@@ -1,0 +1,139 @@
+"""A TAP and its port are kept equal, whatever the card answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from ixroute.driver.port import Link, PortError
+from ixroute.forward import worker as flags
+from ixroute.netlink.contract import PortState, TapState
+from ixroute.ports import Pairs, follow_tap, port_flags
+
+MAC, OTHER_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+
+
+class Card:
+    """A port that refuses what `refuses` names, or everything once it is gone."""
+
+    name, index = "lan", 0
+
+    def __init__(self, *refuses: str) -> None:
+        self.refuses = set(refuses)
+        self.values: dict[str, Any] = {"mtu": 1500, "mac": MAC}
+        self.wire = Link(up=True, speed_mbps=10_000, duplex="full")
+        self.gone = False
+
+    def _ask(self, what: str = "") -> None:
+        if self.gone or what in self.refuses:
+            raise PortError("af_xdp:eth1", "no" if not self.gone else "eth1 is gone", self.name)
+
+    @property
+    def mtu(self) -> int:
+        self._ask()
+        return int(self.values["mtu"])
+
+    @property
+    def mac(self) -> bytes:
+        self._ask()
+        return bytes(self.values["mac"])
+
+    def __getattr__(self, name: str) -> Any:
+        assert name.startswith("set_"), name
+
+        def setter(value: object) -> None:
+            self._ask(name)
+            self.values[name.removeprefix("set_")] = value
+
+        return setter
+
+    def link(self) -> Link:
+        self._ask()
+        return self.wire
+
+
+class Recorder:
+    """A TAP, or anything else whose calls are to be seen."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+def tap_state(**changes: Any) -> TapState:
+    state = {
+        "present": True,
+        "ifindex": 5,
+        "name": "lan",
+        "up": True,
+        "carrier": True,
+        "mtu": 1500,
+        "mac": MAC,
+    }
+    return TapState(**(state | {"promisc": False, "allmulti": False} | changes))
+
+
+def test_the_card_gets_what_is_set_on_the_interface() -> None:
+    card, tap = Card(), Recorder()
+    follow_tap(card, tap, tap_state(mtu=1400, mac=OTHER_MAC, promisc=True))  # type: ignore[arg-type]
+    assert card.values == {"mtu": 1400, "mac": OTHER_MAC, "promiscuous": True, "allmulticast": False}
+    assert tap.calls == []
+
+
+def test_what_the_card_refuses_is_set_back_on_the_interface(caplog: pytest.LogCaptureFixture) -> None:
+    card, tap = Card("set_mtu", "set_mac"), Recorder()
+    follow_tap(card, tap, tap_state(mtu=9000, mac=OTHER_MAC))  # type: ignore[arg-type]
+    assert tap.calls == [("set_mtu", 1500), ("set_mac", MAC)]
+    assert "goes back to MTU 1500" in caplog.text
+
+
+def test_a_card_that_is_gone_is_told_once_per_change_and_nothing_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    card, tap = Card(), Recorder()
+    card.gone = True
+    follow_tap(card, tap, tap_state(mtu=1400))  # type: ignore[arg-type]
+    assert tap.calls == []
+    assert "eth1 is gone" in caplog.text
+
+
+def pairs(card: Card, tap: Recorder, dataplane: Recorder) -> Pairs:
+    return Pairs([card], [tap], dataplane, [], 64, lambda job: job())  # type: ignore[arg-type,list-item]
+
+
+def test_carrier_and_speed_reach_the_interface_when_they_change_and_only_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    card, tap = Card(), Recorder()
+    both = pairs(card, tap, Recorder())
+    for _ in range(2):
+        both.follow_links()
+    assert tap.calls == [("set_carrier", True), ("set_speed", 10_000, True)]
+    card.gone = True
+    both.follow_links()
+    assert tap.calls[2:] == [("set_carrier", False)]
+    assert both.link(0) == Link(up=False)
+
+
+def test_a_port_that_is_gone_still_has_the_interfaces_mac_and_mtu() -> None:
+    dataplane = Recorder()
+    both = pairs(Card(), Recorder(), dataplane)
+    both.set_port(0, PortState(up=True, ip4_forward=True, mac=MAC, mtu=1400))
+    assert (both.state(0).mtu, both.state(0).mac) == (1400, MAC)
+    assert dataplane.calls == [("set_port", 0, MAC, 1400, flags.PORT_UP | flags.PORT_IP4_FORWARD)]
+
+
+def test_every_permission_of_a_port_has_a_bit_of_its_own() -> None:
+    fields = [
+        "up", "ip4_forward", "ip6_forward", "send_redirects", "accept_local", "route_localnet", "kernel_all",
+        "rules4", "rules6",
+    ]  # fmt: skip
+    bits = [port_flags(PortState(**{field: True})) for field in fields]
+    bits += [port_flags(PortState(rpf=rpf)) for rpf in (1, 2)]
+    assert port_flags(PortState()) == 0
+    assert sum(bits) == sum(set(bits)) == (1 << len(bits)) - 1
