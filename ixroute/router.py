@@ -298,9 +298,9 @@ class Router:
 
 @contextlib.contextmanager
 def _beside(cores: Sequence[int]) -> Iterator[None]:
-    """Threads that start in the block do not run on the workers' cores, if there are others: what the kernel does
-    for the door (and its timers afterwards, on the core that set them) would take the forwarding's time. Workers
-    pin themselves. The main thread is as before afterwards."""
+    """Threads that start in the block do not run on the workers' cores, if there are others: a flood that the kernel
+    must answer is much work for the door, and that is not to be the forwarding's time. Workers pin themselves. The
+    main thread is as before afterwards."""
     allowed = os.sched_getaffinity(0)
     _run_on(allowed - set(cores))
     try:
