@@ -63,7 +63,7 @@ class Router:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        self._stopping = False
+        self._stopping = ""  # the signal that ends the router
         self._parts: Parts | None = None
 
     def run(self) -> int:
@@ -234,6 +234,7 @@ class Router:
                 if dead or not parts.door.alive:
                     log.critical("a thread of the data plane ended by itself (workers %s): stopping", dead)
                     return 1
+        log.info("stopping: %s", self._stopping)
         return 0
 
     def _run_job(self, job: Callable[[], None]) -> None:
@@ -262,7 +263,7 @@ class Router:
         if number == signal.SIGHUP:
             self._jobs.put(self._reload_job)
         else:
-            self._stopping = True
+            self._stopping = signal.Signals(number).name
 
     def reload(self) -> str:
         """From any thread: what SIGHUP does. Returns a sentence for the one who asked."""
