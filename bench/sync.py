@@ -20,9 +20,10 @@ from typing import Any
 import bench.common  # noqa: F401 (its import makes the tests' lab one's own)
 from ixroute.client import pages
 from ixroute.demo.daemon import Daemon
+from lab.generator import Generator
 from lab.oracle import daemon_answers, differences, kernel_answers
 from lab.routers import Router, start_router
-from lab.steady import SteadyStream
+from lab.steady import SteadyStream, frame_to
 from lab.tables import (
     Row,
     address_of,
@@ -126,15 +127,15 @@ class Run:
         return {"batches": batches, "traffic": traffic}
 
     def restart(self) -> Figures:
-        """Ended by kill -9 while packets flow; then the time from the start of the program on."""
+        """Ended by kill -9 under all the packets one core can send; then the time from the start of the program on."""
         ready, forwards, dump = [], [], []
         targets = stable_destinations(self.tables[4], self.updates[4], 4, DESTINATIONS)
+        load = [frame_to(self.router.lab, address, b"load") for address in targets]
         for _ in range(RESTARTS):
-            with SteadyStream(self.router.lab, targets, RATE) as stream:
-                until(lambda: stream.heard > 100)
+            with Generator(self.router.lab.client, load):
+                time.sleep(0.5)
                 self.daemon.kill()
-                time.sleep(0.3)
-                stream.forget()
+            with SteadyStream(self.router.lab, targets, RATE) as stream:
                 began = time.monotonic()
                 self.daemon.start(60)
                 ready.append(time.monotonic() - began)

@@ -63,7 +63,7 @@ class Router:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        self._stopping = False
+        self._stopping = ""  # the signal that ends the router
         self._parts: Parts | None = None
 
     def run(self) -> int:
@@ -234,6 +234,7 @@ class Router:
                 if dead or not parts.door.alive:
                     log.critical("a thread of the data plane ended by itself (workers %s): stopping", dead)
                     return 1
+        log.info("stopping: %s", self._stopping)
         return 0
 
     def _run_job(self, job: Callable[[], None]) -> None:
@@ -262,7 +263,7 @@ class Router:
         if number == signal.SIGHUP:
             self._jobs.put(self._reload_job)
         else:
-            self._stopping = True
+            self._stopping = signal.Signals(number).name
 
     def reload(self) -> str:
         """From any thread: what SIGHUP does. Returns a sentence for the one who asked."""
@@ -298,9 +299,9 @@ class Router:
 
 @contextlib.contextmanager
 def _beside(cores: Sequence[int]) -> Iterator[None]:
-    """Threads that start in the block do not run on the workers' cores, if there are others: what the kernel does
-    for the door (and its timers afterwards, on the core that set them) would take the forwarding's time. Workers
-    pin themselves. The main thread is as before afterwards."""
+    """Threads that start in the block do not run on the workers' cores, if there are others: a flood that the kernel
+    must answer is much work for the door, and that is not to be the forwarding's time. Workers pin themselves. The
+    main thread is as before afterwards."""
     allowed = os.sched_getaffinity(0)
     _run_on(allowed - set(cores))
     try:

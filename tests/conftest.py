@@ -38,9 +38,8 @@ def _no_namespaces() -> str:
 
 
 def _no_frr() -> str:
-    return _no_namespaces() or (
-        "" if os.path.exists("/usr/lib/frr/zebra") else "needs FRR's daemons: apt install frr"
-    )
+    there = os.path.exists("/usr/lib/frr/zebra") and shutil.which("bird")
+    return _no_namespaces() or ("" if there else "needs the daemons of FRR and BIRD: apt install frr bird2")
 
 
 def _no_tables() -> str:

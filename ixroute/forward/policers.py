@@ -5,8 +5,8 @@ A bucket stands per port and reason; its rate is shared evenly by the workers. W
 * Above Linux's own limits, so that a sender sees those and not ours: ICMP errors are limited by the
   kernel per source (6 at once, then 1/s), "fragmentation needed" and "packet too big" never are.
 * Below what would hurt: the kernel takes about a million packets per second and core from a TAP.
-* The kernel keeps what waits for a neighbour (100 packets and more for each), and when none answers ends them all
-  in one stretch, on whichever core: what is punted in the three seconds of its asking must not be much.
+* Of what waits for a neighbour the kernel keeps a limited number for each and drops all when none answers: more
+  costs it work and brings nobody a packet.
 * What keeps a router alive (ARP, neighbour discovery, routing protocols) has buckets of its own, which no
   flood of anything else can empty.
 

@@ -53,14 +53,20 @@ class Generator:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="generator")
 
-    def run(self, seconds: float) -> float:
-        """Sends for `seconds`; returns how many packets a second the device took."""
-        began = time.monotonic()
+    def __enter__(self) -> Generator:
         self._thread.start()
-        self._ended.wait(seconds)
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         self._socket.close()
+
+    def run(self, seconds: float) -> float:
+        """Sends for `seconds`; returns how many packets a second the device took."""
+        began = time.monotonic()
+        with self:
+            self._ended.wait(seconds)
         return self.sent / (time.monotonic() - began)
 
     def _run(self) -> None:

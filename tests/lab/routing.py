@@ -113,14 +113,18 @@ class Frr:
         self.vtysh("configure terminal", *commands)
 
     def established(self) -> dict[str, int]:
-        """By address family and BGP peer that is up: when it came up, in seconds since 1970."""
+        """By address family and BGP peer that is up: how often it came up so far."""
         summary = self.show("bgp summary")
         return {
-            f"{family} {peer}": int(about["peerUptimeEstablishedEpoch"])
+            f"{family} {peer}": int(about["connectionsEstablished"])
             for family, part in summary.items()
             for peer, about in part.get("peers", {}).items()
             if about["state"] == "Established"
         }
+
+    def prefixes(self) -> set[str]:
+        """Of all routes that zebra knows, installed or not."""
+        return {*self.show("ip route"), *self.show("ipv6 route")}
 
     def tell(self) -> str:
         """What a failed test prints."""
@@ -129,6 +133,8 @@ class Frr:
             "show ip ospf neighbor",
             "show ipv6 ospf6 neighbor",
             "show ip route summary",
+            "show ipv6 route summary",
+            "show ipv6 ospf6 route",
         )
         return "\n".join(self.vtysh(show) for show in shows)
 

@@ -40,10 +40,10 @@ class SteadyStream:
     def __init__(self, lab: Lab, destinations: Mapping[str, int], rate: int = 1000) -> None:
         self.outcome = Outcome()
         self.first_heard = 0.0
-        """time.monotonic() of the first packet since forget()."""
+        """time.monotonic() of the first packet; 0: none yet."""
         self._hosts = {address: link_of(lab, gateway).host for address, gateway in destinations.items()}
         self._wires = {name: Wire(host) for name, host in lab.hosts.items()}
-        frames = [_frame(lab, address) for address in destinations]
+        frames = [frame_to(lab, address, MARK) for address in destinations]
         self._flood = Flood(self._wires["client"], frames, rate)
         self._heard: Counter[tuple[str, str]] = Counter()
         self._ended = threading.Event()
@@ -63,12 +63,12 @@ class SteadyStream:
         for wire in self._wires.values():
             wire.close()
 
-    def forget(self) -> None:
-        self.first_heard = 0.0
-
     @property
     def heard(self) -> int:
-        return sum(self._heard.values())
+        return sum(list(self._heard.values()))
+
+    def heard_at(self, host: str) -> int:
+        return sum(count for (name, _), count in list(self._heard.items()) if name == host)
 
     def _listen(self) -> None:
         wires = {name: wire for name, wire in self._wires.items() if name != "client"}
@@ -96,12 +96,13 @@ class SteadyStream:
             out.unheard += struct.unpack("=II", stats)[1]
 
 
-def _frame(lab: Lab, address: str) -> bytes:
+def frame_to(lab: Lab, address: str, data: bytes) -> bytes:
+    """UDP from the client, by way of the router."""
     near = lab.links[0]
     if ":" in address:
-        packet, kind = ip6(near.host6, address, udp(near.host6, address, MARK, dport=9)), ETH_IP6
+        packet, kind = ip6(near.host6, address, udp(near.host6, address, data, dport=9)), ETH_IP6
     else:
-        packet, kind = ip4(near.host4, address, udp(near.host4, address, MARK, dport=9)), ETH_IP4
+        packet, kind = ip4(near.host4, address, udp(near.host4, address, data, dport=9)), ETH_IP4
     return ethernet(near.router_mac, near.host_mac, kind, packet)
 
 

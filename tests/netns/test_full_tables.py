@@ -6,6 +6,7 @@ Loading takes most of the time, so the tests share one router. Each compares wit
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from ixroute.demo.daemon import Daemon
+from lab.generator import Generator
 from lab.oracle import daemon_answers, differences, kernel_answers
 from lab.routers import Router, start_router
-from lab.steady import SteadyStream
+from lab.steady import SteadyStream, frame_to
 from lab.support import wait_until
 from lab.tables import (
     Row,
     has_mark,
+    link_of,
     load_table,
     load_updates,
     make_gateways,
@@ -152,16 +155,41 @@ def test_killed_under_load_it_leaves_the_kernels_tables_and_starts_again(loaded:
     lab, daemon = loaded.router.lab, loaded.daemon
     sample = random_addresses(loaded.tables[4], 4, 2000, seed=4)
     before = kernel_answers(lab.router, sample)
-    with SteadyStream(lab, loaded.stable(), rate=5000) as stream:
-        wait_until(lambda: stream.heard > 1000, 5, "no packet arrives")
+    stable = loaded.stable()
+    with Generator(lab.client, [frame_to(lab, address, b"load") for address in stable]):
+        rx = daemon.stats()["totals"]["rx"]
+        wait_until(lambda: daemon.stats()["totals"]["rx"] > rx + 10_000, 10, "the load does not arrive")
         daemon.kill()
         wait_until(lambda: "xdp" not in lab.router.ip("link show"), 5, "its XDP programs are still there")
-        assert lab.router.pids() == []
-        heard = stream.heard
-        assert kernel_answers(lab.router, sample) == before
-        for link in lab.links:
-            assert f"{link.router4}/24" in lab.router.ip(f"-br addr show dev {link.interface}")
+    assert lab.router.pids() == []
+    assert kernel_answers(lab.router, sample) == before
+    for link in lab.links:
+        assert f"{link.router4}/24" in lab.router.ip(f"-br addr show dev {link.interface}")
+    with SteadyStream(lab, stable, rate=2000) as stream:
         daemon.start()
-        wait_until(lambda: stream.heard > heard + 1000, 10, "the stream did not come back")
+        wait_until(lambda: stream.heard > 1000, 10, "the stream did not come back")
     assert stream.outcome.astray == 0
     loaded.check(seed=5)
+
+
+def test_a_link_that_goes_down_takes_its_half_of_the_table_along(loaded: Loaded) -> None:
+    """The last one: the routes do not come back with the link."""
+    router, stable = loaded.router, loaded.stable()
+    dead = {address for address, gateway in stable.items() if link_of(router.lab, gateway).port == "wan"}
+    assert 0 < len(dead) < len(stable)
+    sample = random_addresses(loaded.tables[4], 4, 500, seed=6)
+
+    def follows() -> bool:
+        kernel = kernel_answers(router.lab.router, sample)
+        return not differences(sample, kernel, daemon_answers(loaded.daemon, sample))
+
+    with SteadyStream(router.lab, stable, rate=2000) as stream:
+        wait_until(lambda: stream.heard_at("server") > 100, 5, "no packet arrives")
+        router.ip("link set {wan} down")
+        time.sleep(1.0)
+        heard = stream.heard_at("server")
+        time.sleep(0.5)
+        assert stream.heard_at("server") == heard, "packets go on to a dead link"
+        wait_until(follows, PATIENCE_S, "the daemon has routes that the kernel has not")
+    assert stream.outcome.lost_to.keys() <= dead, "packets to the living were lost"
+    loaded.check(seed=7)
