@@ -5,6 +5,7 @@ card says of its wire goes to the TAP.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from ixroute.driver.port import Link, Port, PortError
@@ -55,6 +56,8 @@ class Pairs:
         self._post = post
         self._links: dict[int, Link] = {}
         self._states: dict[int, PortState] = {}
+        self._trusted = False
+        self._lock = threading.Lock()
 
     def state(self, port: int) -> PortState:
         """What the TAP, and so the port, is, as the mirror last heard: also when the card has gone."""
@@ -64,9 +67,29 @@ class Pairs:
         """The wire, as last looked at."""
         return self._links.get(port, Link(up=False))
 
+    def begin(self) -> None:
+        """Before workers run: every port is what its TAP is, and all packets go to the kernel, whose tables are whole
+        while ours are being read. A part of a table would be wrong: the default route without what is longer."""
+        for port, tap in zip(self._ports, self._taps, strict=True):
+            self.set_port(port.index, PortState(up=True, mac=tap.mac, mtu=tap.mtu))
+
+    def trust_tables(self) -> None:
+        """The kernel's tables have been read: packets go by them from now on. Again is harmless."""
+        with self._lock:
+            if self._trusted:
+                return
+            self._trusted = True
+            for port, state in self._states.items():
+                self._apply(port, state)
+
     def set_port(self, port: int, state: PortState) -> None:
-        self._states[port] = state
-        self._dataplane.set_port(port, state.mac, state.mtu, port_flags(state))
+        with self._lock:
+            self._states[port] = state
+            self._apply(port, state)
+
+    def _apply(self, port: int, state: PortState) -> None:
+        untrusted = 0 if self._trusted else flags.PORT_RULES4 | flags.PORT_RULES6
+        self._dataplane.set_port(port, state.mac, state.mtu, port_flags(state) | untrusted)
 
     def set_vlans(self, port: int, vids: frozenset[int]) -> None:
         self._dataplane.set_vlans(port, vids)

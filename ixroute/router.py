@@ -193,16 +193,20 @@ class Router:
             self._start_threads(parts, stack)
 
     def _start_threads(self, parts: Parts, stack: contextlib.ExitStack) -> None:
-        parts.mirror.start()
-        stack.callback(parts.mirror.stop)
+        parts.pairs.begin()
         parts.door.start()
         stack.callback(_stop_thread, "the kernel's door", parts.door.stop)
-        # A table that is not there yet is not wrong: what it lacks goes to the kernel. But it would all go there.
-        if not parts.mirror.wait_synced(FIRST_SYNC_SECONDS):
-            log.warning("the kernel's tables are not read after %.0f s; going on", FIRST_SYNC_SECONDS)
         for worker in parts.workers:
             worker.start(self._config.workers.idle_ns)
             stack.callback(_stop_thread, f"worker {worker.number}", worker.stop)
+        parts.mirror.start()
+        stack.callback(parts.mirror.stop)
+        if not parts.mirror.wait_synced(FIRST_SYNC_SECONDS):
+            log.warning(
+                "the kernel's tables are not read after %.0f s: until they are, the kernel routes all packets",
+                FIRST_SYNC_SECONDS,
+            )
+        _trust_when_synced(parts)
         answers = Answers(parts, reload=self.reload, resync=lambda: parts.mirror.resync("asked"))
         control = self._config.control
         server = ControlServer(control.socket, answers.commands(), mode=control.mode, group=control.group)
@@ -230,6 +234,7 @@ class Router:
                 while not self._jobs.empty():
                     self._run_job(self._jobs.get_nowait())
                 self._run_job(parts.pairs.follow_links)
+                _trust_when_synced(parts)
                 dead = [worker.number for worker in parts.workers if not worker.alive]
                 if dead or not parts.door.alive:
                     log.critical("a thread of the data plane ended by itself (workers %s): stopping", dead)
@@ -333,6 +338,11 @@ def _actions() -> contract.Actions:
         unresolved_neigh=reason_number("unresolved_neigh"),
         multipath_route=reason_number("multipath_route"),
     )
+
+
+def _trust_when_synced(parts: Parts) -> None:
+    if parts.mirror.wait_synced(0):
+        parts.pairs.trust_tables()
 
 
 def _heartbeats(parts: Parts) -> dict[str, Callable[[], int]]:

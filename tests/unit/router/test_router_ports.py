@@ -125,7 +125,29 @@ def test_a_port_that_is_gone_still_has_the_interfaces_mac_and_mtu() -> None:
     both = pairs(Card(), Recorder(), dataplane)
     both.set_port(0, PortState(up=True, ip4_forward=True, mac=MAC, mtu=1400))
     assert (both.state(0).mtu, both.state(0).mac) == (1400, MAC)
-    assert dataplane.calls == [("set_port", 0, MAC, 1400, flags.PORT_UP | flags.PORT_IP4_FORWARD)]
+
+
+def test_packets_go_by_the_tables_only_when_those_have_been_read() -> None:
+    dataplane = Recorder()
+    both = pairs(Card(), Recorder(), dataplane)
+    told, kernel = flags.PORT_UP | flags.PORT_IP4_FORWARD, flags.PORT_RULES4 | flags.PORT_RULES6
+    both.set_port(0, PortState(up=True, ip4_forward=True, mac=MAC, mtu=1400))
+    both.trust_tables()
+    both.trust_tables()
+    both.set_port(0, PortState(up=True, ip4_forward=True, mac=MAC, mtu=1300))
+    assert dataplane.calls == [
+        ("set_port", 0, MAC, 1400, told | kernel),
+        ("set_port", 0, MAC, 1400, told),
+        ("set_port", 0, MAC, 1300, told),
+    ]
+
+
+def test_at_the_start_every_port_is_what_its_interface_is() -> None:
+    dataplane, tap = Recorder(), Recorder()
+    tap.__dict__.update(mac=OTHER_MAC, mtu=1280)
+    pairs(Card(), tap, dataplane).begin()
+    kernel = flags.PORT_RULES4 | flags.PORT_RULES6
+    assert dataplane.calls == [("set_port", 0, OTHER_MAC, 1280, flags.PORT_UP | kernel)]
 
 
 def test_every_permission_of_a_port_has_a_bit_of_its_own() -> None:
