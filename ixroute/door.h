@@ -316,3 +316,11 @@ const struct worker_counters *worker_counters(const struct worker *worker);
 const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
+
+/* ---- driver/dma.h, driver/doorbell.h ---- */
+
+/* ---- driver/ixgbe/ring.h ---- */
+
+/* ---- emulator/wire.h ---- */
+
+/* ---- emulator/card.h ---- */

@@ -115,6 +115,7 @@ class AfXdpPort:
             umem.release()
             raise
         self.wire_ifindex: int | None = self._device.ifindex
+        self.link_fd = -1
         try:
             self._bring_up()
         except OSError as e:
@@ -384,6 +385,9 @@ class AfXdpPort:
         except OSError:  # not every driver can tell
             speed, duplex = None, None
         return Link(True, speed, duplex)
+
+    def service(self) -> None:
+        """Nothing to do by the clock."""
 
     def set_mtu(self, mtu: int) -> None:
         if mtu > self.max_mtu:

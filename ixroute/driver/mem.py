@@ -20,6 +20,7 @@ class MemPort:
 
     kind = "mem"
     wire_ifindex: int | None = None
+    link_fd = -1
 
     def __init__(
         self,
@@ -93,6 +94,9 @@ class MemPort:
     def set_link(self, up: bool) -> None:
         """The cable is plugged in or out."""
         self._link = Link(up=up, speed_mbps=10_000 if up else None, duplex="full" if up else None)
+
+    def service(self) -> None:
+        """Nothing to do by the clock."""
 
     def set_mtu(self, mtu: int) -> None:
         if not 68 <= mtu <= self.max_mtu:

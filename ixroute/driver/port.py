@@ -88,6 +88,8 @@ class Port(Protocol):
     """The largest MTU whose packets (with Ethernet header and one VLAN tag) fit a frame."""
     wire_ifindex: int | None
     """The kernel interface behind the port; None for hardware that the kernel does not see."""
+    link_fd: int
+    """Readable when link() may answer something new (the caller then calls service()); -1: ask now and then."""
 
     @property
     def mac(self) -> bytes:
@@ -101,6 +103,10 @@ class Port(Protocol):
         """`struct queue *`, number 0 first; worker i of W takes i, i+W, … Valid until close()."""
 
     def link(self) -> Link: ...
+
+    def service(self) -> None:
+        """What a port does by the clock: retries a link that does not come, reads counters before they overflow,
+        takes events from link_fd. The router calls it once a second and when link_fd is readable."""
 
     def set_mtu(self, mtu: int) -> None: ...
 

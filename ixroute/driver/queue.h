@@ -12,7 +12,7 @@ struct queue;
 
 struct queue_ops {
 	/* Takes up to n received packets; the caller owns their frames from then on. Sets addr, len; port is
-	 * queue->port, flags 0. */
+	 * queue->port, flags what the card says of its checksums (FRAME_IP_GOOD, …), 0 when it says nothing. */
 	unsigned (*rx_burst)(struct queue *queue, struct frame *frames, unsigned n);
 	/* Hands over n packets; returns how many were taken (the first k). The rest stay the caller's. */
 	unsigned (*tx_burst)(struct queue *queue, const struct frame *frames, unsigned n);

@@ -15,12 +15,13 @@ import pytest
 from tree import PACKAGE, files, name
 
 ARROWS = {
-    "driver": set(),
+    "driver": {"vfio_user"},
+    "vfio_user": set(),
     "fib": set(),
     "tap": {"driver"},
     "netlink": {"fib"},
     "forward": {"driver", "fib", "tap"},
-    "emulator": set(),
+    "emulator": {"vfio_user"},
     "demo": {"client", "schema"},
 }
 EVERYBODY_MAY_USE = {"_dataplane", "errors"}
