@@ -375,12 +375,12 @@ uint64_t worker_cycles_now(void);
 /* ---- driver/ixgbe/ring.h ---- */
 
 /* ---- emulator/wire.h ---- */
-struct wire;
 
 /* ---- emulator/card.h, wire_memory.h ---- */
 #define CARD_QUEUES ...
 #define CARD_VECTORS ...
 #define CARD_BAR_BYTES ...
+struct wire;
 struct engine;
 struct card;
 struct card_counters {

@@ -230,6 +230,12 @@ static inline uint32_t ring_count(const struct ring *ring, uint32_t from, uint32
 	return to >= from ? to - from : to + ring->n - from;
 }
 
+/* A queue that is off and stays off, most of them, costs a scan one load. */
+static inline bool ring_wants_look(const struct ring *ring)
+{
+	return ring->state != QUEUE_OFF || ring_reg(ring, QUEUE_DCTL) & DCTL_ENABLE;
+}
+
 /* A descriptor is read and written. NULL: not the card's memory. */
 static inline uint8_t *ring_descriptor(const struct card *card, struct ring *ring, uint32_t at)
 {
