@@ -61,11 +61,13 @@ class PciBinder:
         *,
         load: Callable[[str], None] = modprobe,
         address_of: Callable[[str], str | None] = ipv4_address,
+        write: Callable[[Path, str], object] = Path.write_text,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._bus = bus
         self._load = load
         self._address_of = address_of
+        self._put = write
         self._wait_seconds = wait_seconds
         self._devices = bus.root / "sys/bus/pci/devices"
         self._drivers = bus.root / "sys/bus/pci/drivers"
@@ -234,7 +236,7 @@ class PciBinder:
 
         def write() -> None:
             try:
-                path.write_text(text)
+                self._put(path, text)
             except OSError as e:
                 failed.append(e)
 

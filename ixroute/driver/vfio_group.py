@@ -304,7 +304,9 @@ class VfioContainer:
                 self._space.give(mapped.iova)
 
 
-NO_ROOT = "install extra/udev/70-ixroute.rules, join the group ixroute and bind the card again, or run as root"
+NO_ROOT = (
+    "install extra/udev/70-ixroute.rules, join the group ixroute and bind the card again, or run as root"
+)
 
 
 def check_driver(device: PciDevice) -> None:
