@@ -24,8 +24,8 @@ def set_vector(card: Card, q: int, vector: int) -> None:
 
 
 def set_up(card: Card, queues: int, misc: int | None, interval_us: int) -> None:
-    """4.6.6 Interrupt initialization; all stay masked but what concerns no queue. misc: the vector of that, None when it
-    has none and is looked at now and then. interval_us: between two interrupts of a vector."""
+    """4.6.6 Interrupt initialization; all stay masked but what concerns no queue. misc: the vector of that, None when
+    it has none and is looked at now and then. interval_us: between two interrupts of a vector."""
     nic = card.nic
     nic.GPIE.write(MULTIPLE_MSIX=1, OCD=1, EIAME=1, PBA=1)
     for register in nic.IVAR:

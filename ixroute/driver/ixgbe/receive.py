@@ -25,8 +25,8 @@ class Ring:
 
 
 def set_packet_buffer(card: Card) -> None:
-    """8.2.3.8.9 The whole buffer for one traffic class. FCRTH must be set even when no pause frames are sent: it is also
-    where the internal loopback of transmit stops (8.2.3.3.4)."""
+    """8.2.3.8.9 The whole buffer for one traffic class. FCRTH must be set even when no pause frames are sent: it is
+    also where the internal loopback of transmit stops (8.2.3.3.4)."""
     nic = card.nic
     kib = card.model.mac.rx_buffer_kib
     nic.RXPBSIZE[0].write(SIZE=kib)
@@ -57,7 +57,7 @@ def set_frame_limit(card: Card, mtu: int) -> None:
 
 def set_mac_control(card: Card) -> None:
     """8.2.3.22.8 FCS is made and checked by the card and not stored; short packets are padded."""
-    card.nic.HLREG0.set(TXCRCEN=1, RXCRCSTRP=1, TXPADEN=1, LPBK=0, RXLNGTHERREN=1)
+    card.nic.HLREG0.set(TXCRCEN=1, RXCRCSTRP=1, TXPADEN=1, LPBK=0)
 
 
 def set_dma(card: Card) -> None:

@@ -30,8 +30,8 @@ def set_up(card: Card) -> None:
 
 
 def set_queue(card: Card, q: int, ring: Ring) -> None:
-    """4.6.8 A transmit queue, before it is enabled. With head write-back a relaxed write could be overtaken and the head
-    would go back, so relaxed order is off for write-backs (7.2.3.5.2)."""
+    """4.6.8 A transmit queue, before it is enabled. With head write-back a relaxed write could be overtaken and the
+    head would go back, so relaxed order is off for write-backs (7.2.3.5.2)."""
     nic = card.nic
     nic.TDBAL[q].write(ring.iova & 0xFFFFFFFF)
     nic.TDBAH[q].write(ring.iova >> 32)
