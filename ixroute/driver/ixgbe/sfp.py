@@ -165,8 +165,8 @@ def present(card: Card) -> bool:
 
 
 def settings_of(card: Card, kind: int) -> list[int] | None:
-    """6.3 The words that CORECTL gets for a kind of module; [] when the EEPROM has no list at all (none are needed), None
-    when its list does not have this kind."""
+    """6.3 The words that CORECTL gets for a kind of module; [] when the EEPROM has no list at all (none are needed),
+    None when its list does not have this kind."""
     at = eeprom.read_word(card, eeprom.SFP_SETTINGS)
     if at in (0, _END):
         return []
