@@ -318,8 +318,46 @@ void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct dma_map {
+	uint64_t base;
+	const uint64_t *pages;
+};
+struct doorbell {
+	volatile uint32_t *reg;
+	int event;
+	int socket;
+	uint64_t kicks;
+	uint64_t failed;
+	...;
+};
 
 /* ---- driver/ixgbe/ring.h ---- */
+struct ixgbe_ring_config {
+	const struct umem *umem;
+	struct dma_map frames;
+	uint8_t *rx_ring;
+	uint8_t *tx_ring;
+	volatile uint32_t *tx_head;
+	uint32_t rx_slots;
+	uint32_t tx_slots;
+	uint32_t buffer_bytes;
+	uint32_t headroom;
+	uint16_t port;
+	uint16_t number;
+	struct doorbell *rx_tail;
+	struct doorbell *tx_tail;
+	struct doorbell *unmask;
+	struct doorbell *mask;
+	uint32_t vector_bit;
+	int event;
+	...;
+};
+struct ixgbe_ring;
+struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config);
+void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
+struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
+void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
+uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
 
 /* ---- emulator/wire.h ---- */
 
