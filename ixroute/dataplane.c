@@ -1,4 +1,5 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/ixgbe/ring.h"
 #include "driver/memport.h"
 #include "driver/queue.h"
 #include "driver/xsk.h"
@@ -10,3 +11,6 @@
 #include "forward/worker.h"
 #include "netlink/route_stream.h"
 #include "tap/door.h"
+#include "tools/fwd.h"
+#include "tools/pcap.h"
+#include "tools/pktgen.h"

@@ -218,6 +218,59 @@ uint32_t xsk_queue_frames(const struct queue *queue);
 uint32_t xsk_queue_recover(struct queue *queue, struct frame_pool *pool);
 void xsk_queue_destroy(struct queue *queue);
 
+/* ---- driver/wait.h, tools/ ---- */
+#define WAIT_QUEUES ...
+#define LANE_QUEUES ...
+#define LANE_BURST ...
+#define PKTGEN_SIZES ...
+#define PKTGEN_MARK ...
+#define PKTGEN_TAIL ...
+#define PCAP_RECORD_BYTES ...
+int queues_wait(struct queue *const *queues, unsigned n, int limit_ms);
+struct side {
+	struct queue *queue[...];
+	uint32_t n;
+};
+struct lane {
+	struct side side[2];
+	struct frame_pool *pool;
+	uint32_t burst;
+	uint64_t idle_ns;
+	...;
+};
+void lane_tidy(struct lane *lane);
+void lane_stop(struct lane *lane);
+void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
+struct fwd_way {
+	uint64_t rx_packets, rx_bytes, tx_packets, dropped;
+};
+struct fwd {
+	struct lane lane;
+	struct fwd_way way[2];
+};
+void fwd_run(struct fwd *fwd, uint64_t until_ns);
+struct pktgen_shape {
+	uint8_t *bytes;
+	uint32_t len;
+	uint16_t sum;
+	...;
+};
+struct pktgen {
+	struct lane lane;
+	struct pktgen_shape shape[...];
+	uint32_t n_shapes, udp_at;
+	uint16_t first_port;
+	uint32_t flows;
+	uint64_t rate_pps, limit, started_ns;
+	uint64_t tx_packets, tx_bytes, tx_full;
+	uint64_t rx_packets, rx_bytes, rx_foreign, rx_late;
+	uint64_t *seen;
+	...;
+};
+void pktgen_run(struct pktgen *gen, uint64_t until_ns);
+size_t pcap_append(const struct umem *umem, const struct frame *frames, unsigned n, uint32_t snap_bytes,
+		   uint64_t time_ns, uint8_t *out, size_t room);
+
 /* ---- tap/door.h ---- */
 #define DOOR_LANES ...
 #define DOOR_PORTS ...
@@ -318,8 +371,46 @@ void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct dma_map {
+	uint64_t base;
+	const uint64_t *pages;
+};
+struct doorbell {
+	volatile uint32_t *reg;
+	int event;
+	int socket;
+	uint64_t kicks;
+	uint64_t failed;
+	...;
+};
 
 /* ---- driver/ixgbe/ring.h ---- */
+struct ixgbe_ring_config {
+	const struct umem *umem;
+	struct dma_map frames;
+	uint8_t *rx_ring;
+	uint8_t *tx_ring;
+	volatile uint32_t *tx_head;
+	uint32_t rx_slots;
+	uint32_t tx_slots;
+	uint32_t buffer_bytes;
+	uint32_t headroom;
+	uint16_t port;
+	uint16_t number;
+	struct doorbell *rx_tail;
+	struct doorbell *tx_tail;
+	struct doorbell *unmask;
+	struct doorbell *mask;
+	uint32_t vector_bit;
+	int event;
+	...;
+};
+struct ixgbe_ring;
+struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config);
+void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
+struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
+void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
+uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
 
 /* ---- emulator/wire.h ---- */
 
