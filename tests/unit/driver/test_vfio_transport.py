@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from vfio_fakes import BAR0_BYTES, DEVICE, SIBLING, FakeKernel, Machine, drop_vectors
 
-from ixroute._dataplane import ffi
+from ixroute._dataplane import lib
 from ixroute.driver import vfio_abi as abi
 from ixroute.driver.dma import DmaBuffer
 from ixroute.driver.transport import TransportError
@@ -94,13 +94,13 @@ def test_a_bell_is_the_register_itself_and_is_refused_after_close(
     card = VfioTransport(DEVICE, container)
     bell = card.map_bar(0).bell(0x1018)
     assert (bell.event, bell.socket) == (-1, -1)
-    bell.reg[0] = 77
+    assert lib.doorbell_ring(bell, 77) == 0
     seen = kernel.registers()
     assert seen[0x1018] == 77
     seen.close()
-    assert card.map_bar(0).bell(0x1018) is bell
     card.close()
-    assert bell.reg == ffi.NULL
+    assert lib.doorbell_ring(bell, 78) == -errno.EAGAIN
+    assert (bell.kicks, bell.failed) == (0, 1)
 
 
 def test_what_cannot_be_mapped_is_reached_by_system_calls_but_has_no_bell(

@@ -112,9 +112,9 @@ class Machine:
         elif path.name == "drivers_probe":
             found = self.bus.device(text)
             wanted = found.override or self.native[text]
-            if found.driver is None and wanted not in self.refusing:
-                if (self.root / "sys/bus/pci/drivers" / wanted).is_dir():
-                    self._attach(text, wanted)
+            there = (self.root / "sys/bus/pci/drivers" / wanted).is_dir()
+            if found.driver is None and wanted not in self.refusing and there:
+                self._attach(text, wanted)
         else:
             raise AssertionError(f"nobody writes {path}")
 
