@@ -419,6 +419,12 @@ void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
 struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
 void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
 uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
+struct ixgbe_park;
+struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring);
+void ixgbe_park_destroy(struct ixgbe_park *park);
+void ixgbe_park_begin(struct ixgbe_park *park);
+int ixgbe_park_seen(const struct ixgbe_park *park);
+void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
 /* ---- emulator/wire.h ---- */
 

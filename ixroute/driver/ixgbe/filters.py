@@ -15,9 +15,10 @@ _TABLES = (
 def clear_tables(card: Card) -> None:
     """4.6.7 Receive initialization: tables that a reset leaves undefined are cleared, all but the first MAC address."""
     nic = card.nic
-    for i in range(1, nic.RAH.spec.count):
-        nic.RAH[i].write(0)
-        nic.RAL[i].write(0)
+    for high in list(nic.RAH)[1:]:
+        high.write(0)
+    for low in list(nic.RAL)[1:]:
+        low.write(0)
     for name in _TABLES:
         for register in getattr(nic, name):
             register.write(0)

@@ -12,6 +12,7 @@ from ixroute.driver.ixgbe.card import Card
 from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
 from ixroute.driver.ixgbe.semaphores import MAC_CSR, resource
 from ixroute.driver.port import Link
+from ixroute.driver.transport import TransportError
 
 # AUTOC.LMS and AUTOC.PMA_10G
 _LMS_10G_PARALLEL = 1
@@ -215,5 +216,5 @@ class LinkControl:
         if self._card.model.media == ids.SFP:
             try:
                 self._laser(False)
-            except (RegisterError, OSError) as error:
+            except (RegisterError, TransportError, OSError) as error:
                 self._card.warn(f"on the way out: {error}")

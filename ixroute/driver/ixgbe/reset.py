@@ -5,7 +5,7 @@ from __future__ import annotations
 from ixroute.driver.ixgbe import eeprom
 from ixroute.driver.ixgbe.card import QUEUES, Card, CardError
 from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
-from ixroute.driver.transport import Config
+from ixroute.driver.transport import Config, TransportError
 
 _COMMAND = 4  # PCI configuration space
 _MEMORY = 1 << 1
@@ -170,5 +170,5 @@ def leave_in_reset(card: Card) -> None:
     for step in (disable_interrupts, reset_once, disable_interrupts):
         try:
             step(card)
-        except (RegisterError, OSError) as error:
+        except (RegisterError, TransportError, OSError) as error:
             card.warn(f"on the way out: {error}")
