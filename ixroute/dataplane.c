@@ -1,4 +1,5 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/doorbell.h"
 #include "driver/ixgbe/ring.h"
 #include "driver/memport.h"
 #include "driver/queue.h"

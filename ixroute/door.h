@@ -330,6 +330,10 @@ struct doorbell {
 	uint64_t failed;
 	...;
 };
+int doorbell_ring(struct doorbell *bell, uint32_t value);
+void doorbell_to_register(struct doorbell *bell, volatile void *reg, int event, const volatile void *asleep);
+int doorbell_to_socket(struct doorbell *bell, int socket, const void *message, uint32_t bytes, uint32_t value_at);
+void doorbell_silence(struct doorbell *bell);
 
 /* ---- driver/ixgbe/ring.h ---- */
 struct ixgbe_ring_config {

@@ -7,7 +7,6 @@
 #include "driver/ixgbe/descriptor.h"
 #include "driver/ixgbe/ring.h"
 
-#pragma weak doorbell_ring_slow /* until driver/doorbell.c is here */
 #define RING_BATCH 32u /* slots filled at once, packets that one RS speaks for */
 #define RING_UNIT 6u   /* log2 of what addresses in the ring's own lists are counted in: they fit 32 bits */
 
