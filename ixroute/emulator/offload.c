@@ -8,6 +8,10 @@
 
 #include <string.h>
 
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4 /* newer than some C libraries' kernel headers */
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
+
 #define ETHERNET_BYTES 14u
 #define VLAN_BYTES 4u
 #define IP4_BYTES 20u
