@@ -152,8 +152,6 @@ uint32_t segmenter_next(struct segmenter *s, uint8_t *out)
 	uint32_t len = s->headers + take;
 	uint8_t *l4 = out + s->l4;
 
-	if (!take)
-		return 0;
 	memcpy(out, s->packet, s->headers);
 	memcpy(out + s->headers, s->packet + s->headers + s->done, take);
 	write_ip(s, out, len, s->done / s->size);

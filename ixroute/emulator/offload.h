@@ -31,7 +31,7 @@ struct segmenter {
 bool segmenter_begin(struct segmenter *s, const struct virtio_net_hdr *hdr, const uint8_t *packet, uint32_t len,
 		     uint32_t longest);
 /* The next frame, complete with lengths, sequence number, flags and checksums, into out (`longest` bytes). Returns its
- * length, 0 after the last. */
+ * length. While done < payload, which holds at the beginning. */
 uint32_t segmenter_next(struct segmenter *s, uint8_t *out);
 
 #endif

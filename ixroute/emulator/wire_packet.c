@@ -121,27 +121,22 @@ static enum shape slot_finish(struct wire_packet_socket *s, unsigned number, str
 	return SHAPE_FRAME;
 }
 
-/* Fills packets[done] from packet `next`, and goes on to the one after. false: it gave no frame. */
+/* Fills packets[done] from packet `next`, and goes on to the one after when that is used up. false: it gave no frame. */
 static bool socket_frame(struct wire_packet_socket *s, struct wire_packet *packets, unsigned done)
 {
-	enum shape shape = SHAPE_SEGMENTS;
+	enum shape shape = s->cutting ? SHAPE_SEGMENTS : slot_finish(s, s->next, &packets[done]);
 	uint8_t *frame = s->frame[done];
 	uint32_t len;
 
-	if (!s->cutting)
-		shape = slot_finish(s, s->next, &packets[done]);
 	if (shape == SHAPE_SEGMENTS) {
 		s->segmented += !s->cutting;
 		len = segmenter_next(&s->segmenter, frame);
-		s->cutting = len != 0;
-		if (len) {
-			packets[done] = (struct wire_packet){ .data = frame, .len = wire_pad(frame, len) };
-			return true;
-		}
+		packets[done] = (struct wire_packet){ .data = frame, .len = wire_pad(frame, len) };
+		s->cutting = s->segmenter.done < s->segmenter.payload;
 	}
-	s->next++;
+	s->next += !s->cutting;
 	s->wire.rx_dropped += shape == SHAPE_REFUSED;
-	return shape == SHAPE_FRAME;
+	return shape != SHAPE_REFUSED;
 }
 
 static unsigned packet_receive(struct wire *wire, struct wire_packet *packets, unsigned n)
