@@ -1,4 +1,5 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/doorbell.h"
 #include "driver/memport.h"
 #include "driver/queue.h"
 #include "driver/xsk.h"

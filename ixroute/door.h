@@ -318,6 +318,18 @@ void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct doorbell {
+	volatile uint32_t *reg;
+	int event;
+	int socket;
+	uint64_t kicks;
+	uint64_t failed;
+	...;
+};
+int doorbell_ring(struct doorbell *bell, uint32_t value);
+void doorbell_to_register(struct doorbell *bell, volatile void *reg, int event, const volatile void *asleep);
+int doorbell_to_socket(struct doorbell *bell, int socket, const void *message, uint32_t bytes, uint32_t value_at);
+void doorbell_silence(struct doorbell *bell);
 
 /* ---- driver/ixgbe/ring.h ---- */
 
