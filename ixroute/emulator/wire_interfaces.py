@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import logging
 import os
+import select
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 
 from ixroute._dataplane import ffi, lib
@@ -21,8 +24,11 @@ _log = logging.getLogger(__name__)
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETCARRIER = 0x400454E2
+_TUNGETIFF = 0x800454D2
+_TUNGETDEVNETNS = 0x54E3
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
 # linux/if_packet.h, linux/if_ether.h
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
@@ -38,31 +44,68 @@ _RECEIVE_BYTES = 8 << 20
 
 
 class TapWire(Wire):
-    """A TAP: the kernel is the card's link partner. The link is up while the interface is (`ip link set NAME up`)."""
+    """A TAP: the kernel is the card's link partner. The link is up while the interface is (`ip link set NAME up`).
+
+    The interface may be renamed and moved to another network namespace (`ip link set NAME netns OTHER`).
+    """
 
     def __init__(self, spec: WireSpec) -> None:
         """Makes the TAP, or attaches to the one that is there, and brings it up. WireError, OSError, MemoryError."""
         super().__init__(spec)
         self._fd = -1
+        self._gone = False
         self._watch = LinkWatch(spec.name)
+        self._epoll = select.epoll()  # the same descriptor whichever namespace is watched
         try:
             existed = self._watch.ifindex() is not None
             self._fd = _attach(spec.name, existed)
+            self._ifindex = self._watch.ifindex()
             self._watch.set_up()
+            self._epoll.register(self._watch.fileno(), select.EPOLLIN)
             self.c = allocated(lib.wire_tap_create(self._fd))
         except BaseException:
             self.close()
             raise
-        self.carrier_fd = self._watch.fileno()
+        self.carrier_fd = self._epoll.fileno()
 
     def carrier(self) -> bool:
         if self.c == ffi.NULL:
             return False
         self._watch.drain()
-        return self._watch.is_up()
+        ifindex = self._watch.ifindex()
+        if (ifindex is None or ifindex != self._ifindex) and not self._gone:
+            self._follow()
+        return self._ifindex is not None and self._watch.is_up()
+
+    def _follow(self) -> None:
+        """The interface has another name or namespace, or is gone: then there is no link any more."""
+        self._ifindex = None
+        try:
+            request = fcntl.ioctl(self._fd, _TUNGETIFF, bytes(40))
+            space = fcntl.ioctl(self._fd, _TUNGETDEVNETNS, 0)
+        except OSError as error:
+            self._gone = error.errno == errno.EBADFD
+            _log.warning("wire %s: the interface is gone: %s", self.spec.text, error.strerror)
+            return
+        name = request[:16].split(b"\0")[0].decode()
+        try:
+            watch = _watch_in(space, name)
+        except OSError as error:
+            _log.warning(
+                "wire %s: the interface is in a network namespace that cannot be entered (%s): the link stays down",
+                *(self.spec.text, error.strerror),
+            )
+            return
+        finally:
+            os.close(space)
+        self._epoll.unregister(self._watch.fileno())
+        self._watch.close()
+        self._watch = watch
+        self._epoll.register(watch.fileno(), select.EPOLLIN)
+        self._ifindex = watch.ifindex()
 
     def hints(self) -> Sequence[str]:
-        if self.c != ffi.NULL and self._watch.ifindex() is None:
+        if self._gone:
             return [f"the interface {self.spec.name} was deleted: start again to make it anew"]
         return ()
 
@@ -73,8 +116,35 @@ class TapWire(Wire):
         if self._fd >= 0:
             os.close(self._fd)  # removes the interface, unless it is persistent: then somebody else made it
             self._fd = -1
+        self._epoll.close()
         self._watch.close()
         self.carrier_fd = -1
+
+
+def _watch_in(space: int, name: str) -> LinkWatch:
+    """A watch on an interface of another network namespace. OSError."""
+    found: list[LinkWatch | OSError] = []
+
+    def inside() -> None:  # a thread ends where it has gone; this process stays where it is
+        try:
+            _setns(space)
+            found.append(LinkWatch(name))
+        except OSError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=inside, name="namespace")
+    thread.start()
+    thread.join()
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def _setns(space: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(space, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _attach(name: str, existed: bool) -> int:

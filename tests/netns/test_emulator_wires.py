@@ -138,6 +138,33 @@ def test_a_deleted_tap_is_no_link_and_is_not_waited_for(space: Namespace) -> Non
         assert any("was deleted" in hint for hint in wire.hints())
 
 
+def test_a_tap_may_move_to_another_namespace_and_take_another_name(space: Namespace) -> None:
+    host = Namespace(f"wires-host-{os.getpid()}")
+    try:
+        host.create()
+        with opened(space, "tap:w0") as wire:
+            fd = wire.carrier_fd
+            space.ip(f"link set w0 netns {host.name}")
+            assert select.select([fd], [], [], PATIENCE)[0]
+            assert not wire.carrier(), "moving took it down"
+            host.ip("link set w0 name eth0")
+            host.ip("addr add 192.0.2.1/24 dev eth0")
+            host.ip("link set eth0 up")
+            eventually(lambda: select.select([fd], [], [], 0)[0] and wire.carrier())
+            assert wire.carrier_fd == fd
+            send_all(
+                wire.c, [ethernet(BROADCAST, CARD, ETH_ARP, arp(1, CARD, "192.0.2.2", NOBODY, "192.0.2.1"))]
+            )
+            eventually(lambda: ETH_ARP in [int.from_bytes(f[12:14], "big") for f in receive_all(wire.c)])
+            host.ip("link set eth0 down")
+            eventually(lambda: select.select([fd], [], [], 0)[0] and not wire.carrier())
+            host.ip("link set eth0 up")
+            eventually(lambda: select.select([fd], [], [], 0)[0] and wire.carrier())
+        assert not exists(host, "eth0")
+    finally:
+        host.destroy()
+
+
 def test_what_stands_in_a_taps_way_is_named(space: Namespace) -> None:
     with (
         opened(space, "tap:w0"),
