@@ -48,7 +48,11 @@ def add(commands: parsing.Commands) -> None:
         commands, "emulate", run, help="emulate 82599 cards", description=_DESCRIPTION, examples=_EXAMPLES
     )
     parser.add_argument(
-        "--wire", metavar="SPEC", action="append", required=True, help="a card's wire; given again for each card"
+        "--wire",
+        metavar="SPEC",
+        action="append",
+        required=True,
+        help="a card's wire; given again for each card",
     )
     parser.add_argument(
         "-s",
@@ -61,7 +65,11 @@ def add(commands: parsing.Commands) -> None:
         "-n", "--count", type=parsing.positive, metavar="N", help="how many cards (as many as --wire)"
     )
     parser.add_argument(
-        "--device-id", type=_device_id, default=0x10FB, metavar="ID", help="PCI device id: 10fb (SFP+), 10f8 (backplane), …"
+        "--device-id",
+        type=_device_id,
+        default=0x10FB,
+        metavar="ID",
+        help="PCI device id: 10fb (SFP+), 10f8 (backplane), …",
     )
     parser.add_argument(
         "--mac",
@@ -76,7 +84,13 @@ def add(commands: parsing.Commands) -> None:
         action="store_true",
         help="let clients map the registers of queues (the engine then looks at them once a millisecond)",
     )
-    parser.add_argument("--cores", type=tooling.cores, default=(), metavar="CORES", help="where packets are moved, like 1 or 2-3")
+    parser.add_argument(
+        "--cores",
+        type=tooling.cores,
+        default=(),
+        metavar="CORES",
+        help="where packets are moved, like 1 or 2-3",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: everything")
 
 
@@ -123,7 +137,7 @@ def _numbered(text: str, number: int) -> str:
 
 def _for_each(option: str, given: Sequence[str], count: int) -> list[str]:
     if len(given) == 1 and count > 1 and _PLACE.search(given[0]):
-        given = given * count
+        given = list(given) * count
     if len(given) != count:
         from ixroute.errors import UsageError
 
@@ -147,7 +161,9 @@ def _macs(given: Sequence[bytes], count: int, default: bytes) -> list[bytes]:
     if len(given) != count:
         from ixroute.errors import UsageError
 
-        raise UsageError(f"{len(given)} --mac for {count} cards: give one for each card, or one to count on from")
+        raise UsageError(
+            f"{len(given)} --mac for {count} cards: give one for each card, or one to count on from"
+        )
     return list(given)
 
 

@@ -23,7 +23,10 @@ FAULTS = (
         "DMA FAULT: the driver had it access {last_fault_iova:#x}, which is not mapped for that; "
         "the queue has stopped ({n} such accesses)",
     ),
-    Fault("bad_descriptors", "BAD DESCRIPTOR: the driver wrote one that no card takes; its queue has stopped ({n})"),
+    Fault(
+        "bad_descriptors",
+        "BAD DESCRIPTOR: the driver wrote one that no card takes; its queue has stopped ({n})",
+    ),
 )
 
 
@@ -48,14 +51,18 @@ class FaultWatch:
                 self._pause[key] = _FIRST_PAUSE
             self._quiet_until[key] = now + self._pause[key]
             self._pause[key] = min(2 * self._pause[key], _LONGEST_PAUSE)
-            line = fault.text.format(n=n - self._seen[key], last_fault_iova=counters.get("last_fault_iova", 0))
+            line = fault.text.format(
+                n=n - self._seen[key], last_fault_iova=counters.get("last_fault_iova", 0)
+            )
             self._seen[key] = n
             yield f"{self._name}: {line}"
 
 
 def described(counters: Mapping[str, int], always: Sequence[str] = ()) -> str:
-    """"rx_packets 5, tx_packets 0": those that are not 0, and those named."""
-    return ", ".join(f"{key} {value}" for key, value in counters.items() if value or key in always) or "nothing"
+    """ "rx_packets 5, tx_packets 0": those that are not 0, and those named."""
+    return (
+        ", ".join(f"{key} {value}" for key, value in counters.items() if value or key in always) or "nothing"
+    )
 
 
 def card_lines(

@@ -65,8 +65,14 @@ class Slot:
     def lines(self) -> Iterator[str]:
         counters = dataclasses.asdict(self.server.counters)
         server = {key: value for key, value in counters.items() if isinstance(value, int)}
-        hints = [*self.wire.hints(), *(f"accesses to unknown registers: {report.described(unknown)}" for unknown in
-                 [self.card.unknown_registers()] if unknown)]
+        hints = [
+            *self.wire.hints(),
+            *(
+                f"accesses to unknown registers: {report.described(unknown)}"
+                for unknown in [self.card.unknown_registers()]
+                if unknown
+            ),
+        ]
         return report.card_lines(self.name, self.card.counters(), self.wire.stats(), server, hints)
 
 
@@ -83,7 +89,9 @@ class Service:
             self._opened.callback(self._selector.close)
             wires = open_wires([card.wire for card in plan.cards])
             self._opened.callback(close_wires, wires)
-            self.engine = self._opened.enter_context(contextlib.closing(Engine(scan=plan.map_bar, cores=plan.cores)))
+            self.engine = self._opened.enter_context(
+                contextlib.closing(Engine(scan=plan.map_bar, cores=plan.cores))
+            )
             for number, wire in enumerate(wires):
                 self._add(number, plan, wire)
         except BaseException:
