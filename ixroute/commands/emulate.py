@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ixroute.commands import parsing, tooling
 
 if TYPE_CHECKING:
-    from ixroute.emulator.service import Plan
+    from ixroute.emulator.plan import Plan
 
 _DESCRIPTION = """\
 Emulates Intel 82599 cards, register by register, and serves them over the
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace) -> Plan:
     """What the command line asks for. UsageError when that does not go together."""
     from ixroute.emulator.card import CardOptions
-    from ixroute.emulator.service import CardPlan, Plan
+    from ixroute.emulator.plan import CardPlan, Plan
     from ixroute.errors import UsageError
 
     count = args.count or len(args.wire)

@@ -14,7 +14,7 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from types import FrameType
 from ixroute.emulator import report
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import Engine
+from ixroute.emulator.plan import Plan
 from ixroute.emulator.wires import Wire, close_wires, open_wires
 from ixroute.errors import UserError
 from ixroute.vfio_user.device import Device
@@ -31,25 +32,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often faults are looked at: they are counted in C, which tells nobody."""
-
-
-@dataclass(frozen=True)
-class CardPlan:
-    """wire: its spec (wires.py). socket: the path to listen at. mac: 6 bytes."""
-
-    wire: str
-    socket: str
-    mac: bytes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """map_bar: clients may map the registers of queues. cores: where the engine runs, empty: anywhere."""
-
-    cards: Sequence[CardPlan]
-    device_id: int = 0x10FB
-    map_bar: bool = False
-    cores: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
