@@ -12,7 +12,6 @@ from ixroute.emulator.plan import Plan
 from ixroute.emulator.report import FaultWatch, card_lines
 from ixroute.errors import UsageError
 
-
 MAC = "02:00:00:00:00:09"
 
 
