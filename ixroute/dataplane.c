@@ -1,5 +1,7 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/doorbell.h"
 #include "driver/memport.h"
+#include "driver/mmio.h"
 #include "driver/queue.h"
 #include "driver/xsk.h"
 #include "fib/adjacency.h"

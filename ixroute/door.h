@@ -317,7 +317,19 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
+/* ---- driver/mmio.h ---- */
+uint32_t mmio_read32(const void *base, uint64_t offset);
+void mmio_write32(void *base, uint64_t offset, uint32_t value);
+
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct doorbell {
+	volatile uint32_t *reg;
+	int event;
+	int socket;
+	uint64_t kicks;
+	uint64_t failed;
+	...;
+};
 
 /* ---- driver/ixgbe/ring.h ---- */
 
