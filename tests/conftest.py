@@ -53,7 +53,7 @@ def _no_guest() -> str:
 
     try:
         packages.obtain()
-    except packages.Unavailable as reason:
+    except packages.UnavailableError as reason:
         return f"QEMU and its guest cannot be had: {reason}"
     return ""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from lab.guest import packages
 from lab.guest.machine import Guest, Result
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 
 import pytest
+
 from lab.guest.machine import Model, Result
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]

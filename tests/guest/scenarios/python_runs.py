@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from lab.guest.inside import ok, value
-
 from ixroute._dataplane import ffi, lib
+from lab.guest.inside import ok, value
 
 ok("extension_loads", bool(ffi and lib))
 value("python", sys.version.split()[0])

@@ -55,7 +55,7 @@ KEEP_DAYS = 30
 PATIENCE = 900.0  # seconds for another process to fetch, and for apt
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The packages cannot be had here; the reason, and what would help."""
 
 
@@ -89,7 +89,7 @@ def cache_folder() -> Path:
 
 
 def obtain() -> Packages:
-    """From the cache, or fetched into it (about 160 MB). Raises Unavailable."""
+    """From the cache, or fetched into it (about 160 MB). Raises UnavailableError."""
     cache = cache_folder()
     if found := _cached(cache):
         return found
@@ -102,7 +102,7 @@ def obtain() -> Packages:
             _fetch(cache)
             _forget_old(cache)
     except OSError as error:
-        raise Unavailable(f"{error} (IXROUTE_CACHE names another folder)") from error
+        raise UnavailableError(f"{error} (IXROUTE_CACHE names another folder)") from error
     found = _cached(cache)
     assert found
     return found
@@ -131,12 +131,12 @@ def _cached(cache: Path) -> Packages | None:
 
 def _check_host() -> None:
     if platform.machine() != "x86_64":
-        raise Unavailable(f"the guest is x86-64 and so must be the host; this is {platform.machine()}")
+        raise UnavailableError(f"the guest is x86-64 and so must be the host; this is {platform.machine()}")
     missing = [name for name in ("apt-get", "apt-cache", "dpkg-deb") if not shutil.which(name)]
     if missing:
-        raise Unavailable(f"needs Debian's package tools: {', '.join(missing)} not found")
+        raise UnavailableError(f"needs Debian's package tools: {', '.join(missing)} not found")
     if not KEYRING.exists():
-        raise Unavailable(f"needs {KEYRING}: apt install debian-archive-keyring")
+        raise UnavailableError(f"needs {KEYRING}: apt install debian-archive-keyring")
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _locked(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > end:
-                    raise Unavailable(f"another process has held {path} for {PATIENCE:g} s") from error
+                    raise UnavailableError(f"another process has held {path} for {PATIENCE:g} s") from error
                 time.sleep(0.2)
         yield
 
@@ -214,10 +214,10 @@ class _Apt:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{' '.join(argv[:2])} took more than {PATIENCE:g} s") from error
+            raise UnavailableError(f"{' '.join(argv[:2])} took more than {PATIENCE:g} s") from error
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[-400:]
-            raise Unavailable(f"{' '.join(argv[:2])} failed: {said}")
+            raise UnavailableError(f"{' '.join(argv[:2])} failed: {said}")
         return done.stdout
 
     def __call__(self, *words: str, cwd: Path | None = None) -> str:
@@ -229,7 +229,7 @@ class _Apt:
         self("apt-get", "install", "-y", "-q", "--download-only", "-t", NEWER, *PACKAGES)
         image = re.search(r"linux-image-[\w.+-]+", self("apt-cache", "depends", KERNEL).partition("\n")[2])
         if not image:
-            raise Unavailable(f"{KERNEL} names no kernel image")
+            raise UnavailableError(f"{KERNEL} names no kernel image")
         archives = self.folder / "cache/archives"
         self("apt-get", "download", "-q", image[0], cwd=archives)
         return sorted(archives.glob("*.deb"))
@@ -327,7 +327,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         packages = obtain()
-    except Unavailable as reason:
+    except UnavailableError as reason:
         print(f"guest tier: cannot run here: {reason}", file=sys.stderr)
         return 1
     kernel = next(version for name, version in packages.versions.items() if name.startswith("linux-image"))
