@@ -12,3 +12,6 @@
 #include "forward/worker.h"
 #include "netlink/route_stream.h"
 #include "tap/door.h"
+#include "tools/fwd.h"
+#include "tools/pcap.h"
+#include "tools/pktgen.h"

@@ -218,6 +218,59 @@ uint32_t xsk_queue_frames(const struct queue *queue);
 uint32_t xsk_queue_recover(struct queue *queue, struct frame_pool *pool);
 void xsk_queue_destroy(struct queue *queue);
 
+/* ---- driver/wait.h, tools/ ---- */
+#define WAIT_QUEUES ...
+#define LANE_QUEUES ...
+#define LANE_BURST ...
+#define PKTGEN_SIZES ...
+#define PKTGEN_MARK ...
+#define PKTGEN_TAIL ...
+#define PCAP_RECORD_BYTES ...
+int queues_wait(struct queue *const *queues, unsigned n, int limit_ms);
+struct side {
+	struct queue *queue[...];
+	uint32_t n;
+};
+struct lane {
+	struct side side[2];
+	struct frame_pool *pool;
+	uint32_t burst;
+	uint64_t idle_ns;
+	...;
+};
+void lane_tidy(struct lane *lane);
+void lane_stop(struct lane *lane);
+void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
+struct fwd_way {
+	uint64_t rx_packets, rx_bytes, tx_packets, dropped;
+};
+struct fwd {
+	struct lane lane;
+	struct fwd_way way[2];
+};
+void fwd_run(struct fwd *fwd, uint64_t until_ns);
+struct pktgen_shape {
+	uint8_t *bytes;
+	uint32_t len;
+	uint16_t sum;
+	...;
+};
+struct pktgen {
+	struct lane lane;
+	struct pktgen_shape shape[...];
+	uint32_t n_shapes, udp_at;
+	uint16_t first_port;
+	uint32_t flows;
+	uint64_t rate_pps, limit, started_ns;
+	uint64_t tx_packets, tx_bytes, tx_full;
+	uint64_t rx_packets, rx_bytes, rx_foreign, rx_late;
+	uint64_t *seen;
+	...;
+};
+void pktgen_run(struct pktgen *gen, uint64_t until_ns);
+size_t pcap_append(const struct umem *umem, const struct frame *frames, unsigned n, uint32_t snap_bytes,
+		   uint64_t time_ns, uint8_t *out, size_t room);
+
 /* ---- tap/door.h ---- */
 #define DOOR_LANES ...
 #define DOOR_PORTS ...
