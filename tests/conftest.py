@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("house", "unit", "fuzz", "netns")
+TIERS = ("house", "unit", "model", "fuzz", "netns")
 
 
 @functools.cache
