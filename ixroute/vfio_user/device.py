@@ -79,7 +79,9 @@ class Device(Protocol):
 
     def write(self, region: int, offset: int, data: bytes) -> None: ...
 
-    def dma_map(self, iova: int, length: int, fd: int | None, fd_offset: int, read: bool, write: bool) -> None:
+    def dma_map(
+        self, iova: int, length: int, fd: int | None, fd_offset: int, read: bool, write: bool
+    ) -> None:
         """The device may reach [iova, iova+length). fd None: there is no memory to map (any access to it will be
         counted as a fault). The device takes no ownership of fd."""
 

@@ -22,6 +22,7 @@ ARROWS = {
     "netlink": {"fib"},
     "forward": {"driver", "fib", "tap"},
     "emulator": {"vfio_user"},
+    "tools": {"driver"},
     "demo": {"client", "schema"},
 }
 EVERYBODY_MAY_USE = {"_dataplane", "errors"}
