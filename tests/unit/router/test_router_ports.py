@@ -229,4 +229,6 @@ def test_the_main_loop_serves_ports_as_soon_as_a_link_fd_is_readable(monkeypatch
     os.eventfd_write(event, 1)
     assert router._serve(parts) == 0  # or this test's time is up
     assert port.served == 2
+    router._wake_read.close()
+    router._wake_write.close()
     os.close(event)
