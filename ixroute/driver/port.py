@@ -51,6 +51,7 @@ class PortOptions:
     force_id: a device id to take the card for, when its own is not known.
     rss_key: 40 bytes; empty: one that puts both directions of a flow on the same queue.
     interrupt_us: the shortest time between two interrupts of a queue, 2 to 1022.
+    restore_driver: give the card back to its kernel driver at close.
     unsupported_module: use an SFP+ module of a kind that the card's EEPROM has no settings for.
     """
 
@@ -62,6 +63,7 @@ class PortOptions:
     force_id: int | None = None
     rss_key: bytes = b""
     interrupt_us: int = 10
+    restore_driver: bool = False
     unsupported_module: bool = False
 
     def slots(self, queues: int) -> tuple[int, int]:
