@@ -2,6 +2,8 @@
 #include "driver/ixgbe/park.h"
 #include "driver/ixgbe/ring.h"
 #include "driver/doorbell.h"
+#include "driver/doorbell.h"
+#include "driver/ixgbe/ring.h"
 #include "driver/memport.h"
 #include "driver/mmio.h"
 #include "driver/queue.h"
