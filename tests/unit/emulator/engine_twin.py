@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.faults import Faults
@@ -122,3 +122,7 @@ class Bench:
 
     def close(self) -> None:
         self.card.close()
+
+
+MakeBench = Callable[..., Bench]
+"""make_bench(faults, **CardOptions): closed at the test's end."""
