@@ -427,5 +427,53 @@ int ixgbe_park_seen(const struct ixgbe_park *park);
 void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
 /* ---- emulator/wire.h ---- */
+struct wire;
 
-/* ---- emulator/card.h ---- */
+/* ---- emulator/card.h, wire_memory.h ---- */
+#define CARD_QUEUES ...
+#define CARD_VECTORS ...
+#define CARD_BAR_BYTES ...
+struct engine;
+struct card;
+struct card_counters {
+	uint64_t dma_faults;
+	uint64_t last_fault_iova;
+	uint64_t bad_descriptors;
+	uint64_t interrupts;
+	uint64_t rx_packets, tx_packets;
+	uint64_t tx_segments;
+};
+struct engine_counters {
+	uint64_t passes, busy_passes, sleeps, wakes_by_event;
+};
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan);
+void engine_destroy(struct engine *engine);
+int engine_run(struct engine *engine);
+void engine_stop(struct engine *engine);
+unsigned engine_step(struct engine *engine);
+void engine_counters_read(const struct engine *engine, struct engine_counters *out);
+struct card *card_create(struct engine *engine, volatile uint32_t *registers);
+void card_destroy(struct card *card);
+void card_plug(struct card *card, struct wire *wire);
+void card_set_link(struct card *card, int up);
+void card_reset(struct card *card);
+int card_dma_map(struct card *card, uint64_t iova, uint64_t length, uint8_t *address, int readable, int writable);
+int card_dma_unmap(struct card *card, uint64_t iova, uint64_t length);
+int card_set_vectors(struct card *card, unsigned first, unsigned n, const int *fds);
+void card_raise_vector(struct card *card, unsigned vector);
+int card_read(struct card *card, uint32_t offset, uint32_t *value);
+int card_write(struct card *card, uint32_t offset, uint32_t value);
+void card_cause(struct card *card, uint32_t eicr_bits);
+void card_queue_changed(struct card *card, int is_tx, unsigned queue);
+void card_filters_changed(struct card *card);
+void card_kick(struct card *card);
+void card_counters_read(const struct card *card, struct card_counters *out);
+struct wire *wire_memory_create(uint32_t room_bytes, int event);
+void wire_memory_destroy(struct wire *wire);
+int wire_memory_put(struct wire *wire, const uint8_t *data, uint32_t len);
+uint32_t wire_memory_take(struct wire *wire, uint8_t *data, uint32_t room);
+void wire_memory_repeat(struct wire *wire, uint32_t burst);
+void wire_memory_hold(struct wire *wire, int held);
+uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
+uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
+uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);
