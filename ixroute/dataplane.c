@@ -1,6 +1,11 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/ixgbe/park.h"
+#include "driver/ixgbe/ring.h"
 #include "driver/doorbell.h"
+#include "driver/doorbell.h"
+#include "driver/ixgbe/ring.h"
 #include "driver/memport.h"
+#include "driver/mmio.h"
 #include "driver/queue.h"
 #include "driver/xsk.h"
 #include "emulator/card.h"

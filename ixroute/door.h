@@ -370,7 +370,15 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
+/* ---- driver/mmio.h ---- */
+uint32_t mmio_read32(const void *base, uint64_t offset);
+void mmio_write32(void *base, uint64_t offset, uint32_t value);
+
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct dma_map {
+	uint64_t base;
+	const uint64_t *pages;
+};
 struct doorbell {
 	volatile uint32_t *reg;
 	int event;
@@ -385,6 +393,38 @@ int doorbell_to_socket(struct doorbell *bell, int socket, const void *message, u
 void doorbell_silence(struct doorbell *bell);
 
 /* ---- driver/ixgbe/ring.h ---- */
+struct ixgbe_ring_config {
+	const struct umem *umem;
+	struct dma_map frames;
+	uint8_t *rx_ring;
+	uint8_t *tx_ring;
+	volatile uint32_t *tx_head;
+	uint32_t rx_slots;
+	uint32_t tx_slots;
+	uint32_t buffer_bytes;
+	uint32_t headroom;
+	uint16_t port;
+	uint16_t number;
+	struct doorbell *rx_tail;
+	struct doorbell *tx_tail;
+	struct doorbell *unmask;
+	struct doorbell *mask;
+	uint32_t vector_bit;
+	int event;
+	...;
+};
+struct ixgbe_ring;
+struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config);
+void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
+struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
+void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
+uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
+struct ixgbe_park;
+struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring);
+void ixgbe_park_destroy(struct ixgbe_park *park);
+void ixgbe_park_begin(struct ixgbe_park *park);
+int ixgbe_park_seen(const struct ixgbe_park *park);
+void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
 /* ---- emulator/wire.h, wire_kinds.h, pcap.h ---- */
 #define WIRE_BURST ...
