@@ -103,6 +103,17 @@ class PciBus:
         members = self._names(self.root / f"sys/kernel/iommu_groups/{group}/devices")
         return [self._read(name) for name in members if (self._devices / name).is_dir()]
 
+    def hindrances(self, device: PciDevice) -> list[PciDevice]:
+        """Devices of its IOMMU group that kernel drivers hold: as long as they do, VFIO gives nobody a device of the
+        group (drivers/vfio/group.c, vfio_dev_viable)."""
+        if device.iommu_group is None:
+            return []
+        return [
+            other
+            for other in self.group_members(device.iommu_group)
+            if other.driver not in (None, "pci-stub") and not other.has_vfio and not other.is_bridge
+        ]
+
     def has_iommu(self) -> bool:
         """Whether any IOMMU is on."""
         groups = self.root / "sys/kernel/iommu_groups"

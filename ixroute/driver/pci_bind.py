@@ -61,11 +61,13 @@ class PciBinder:
         *,
         load: Callable[[str], None] = modprobe,
         address_of: Callable[[str], str | None] = ipv4_address,
+        write: Callable[[Path, str], object] = Path.write_text,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        self._bus = bus
+        self.bus = bus
         self._load = load
         self._address_of = address_of
+        self._put = write
         self._wait_seconds = wait_seconds
         self._devices = bus.root / "sys/bus/pci/devices"
         self._drivers = bus.root / "sys/bus/pci/drivers"
@@ -103,7 +105,7 @@ class PciBinder:
 
     def _lines(self, path: str) -> list[list[str]]:
         try:
-            return [line.split() for line in (self._bus.root / path).read_text().splitlines()]
+            return [line.split() for line in (self.bus.root / path).read_text().splitlines()]
         except OSError:
             return []
 
@@ -123,7 +125,7 @@ class PciBinder:
     def bind(self, address: str, driver: str = VFIO_PCI, *, force: bool = False) -> PciDevice:
         """Takes the device from whoever has it and gives it to `driver`. `force`: though it is in use. Returns the
         device as it is then; it is given back as it was when the driver does not take it."""
-        device = self._bus.device(address)
+        device = self.bus.device(address)
         if device.driver == driver:
             return device
         self._check_free(device, force)
@@ -139,17 +141,17 @@ class PciBinder:
         try:
             self._release(device)
             self._probe(device)
-            if not self._wait(lambda: self._bus.device(device.address).driver == driver):
+            if not self._wait(lambda: self.bus.device(device.address).driver == driver):
                 raise TransportError(device.address, f"{driver} does not take it; see `dmesg`")
         except TransportError:
             with contextlib.suppress(TransportError):
                 self._override(device, device.override or "")
                 self._probe(device)
             raise
-        now = self._bus.device(device.address)
+        now = self.bus.device(device.address)
         group_file = now.group_file
         if group_file is not None:  # udev makes it, and sets its owner, a little later
-            self._wait((self._bus.root / group_file).exists)
+            self._wait((self.bus.root / group_file).exists)
         return now
 
     def _check_free(self, device: PciDevice, force: bool) -> None:
@@ -169,7 +171,7 @@ class PciBinder:
     def _check_iommu(self, device: PciDevice, driver: str) -> None:
         if driver != VFIO_PCI or device.iommu_group is not None:
             return
-        mode = self._bus.root / "sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+        mode = self.bus.root / "sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
         with contextlib.suppress(OSError):
             if mode.read_text().strip() in ("Y", "1"):
                 return
@@ -184,7 +186,7 @@ class PciBinder:
     def unbind(self, address: str) -> PciDevice:
         """Gives the device back to its kernel driver. Returns the device as it is then: `driver` is None when no
         driver of the kernel's knows it."""
-        device = self._bus.device(address)
+        device = self.bus.device(address)
         if device.driver is not None and not device.has_vfio and device.override is None:
             return device  # has it already
         self._check_idle(device)
@@ -192,21 +194,21 @@ class PciBinder:
         if device.has_vfio or device.driver is None or device.override == device.driver:
             self._release(device)
             self._probe(device)
-        if not self._wait(lambda: self._bus.device(device.address).driver is not None, 1.0):
+        if not self._wait(lambda: self.bus.device(device.address).driver is not None, 1.0):
             with contextlib.suppress(OSError):
                 self._load((self._devices / device.address / "modalias").read_text().strip())
             self._probe(device)
-        now = self._bus.device(device.address)
+        now = self.bus.device(device.address)
         if now.driver is not None:
-            self._wait(lambda: bool(self._bus.device(device.address).interfaces), 2.0)
-        return self._bus.device(device.address)
+            self._wait(lambda: bool(self.bus.device(device.address).interfaces), 2.0)
+        return self.bus.device(device.address)
 
     def _check_idle(self, device: PciDevice) -> None:
         """vfio-pci lets go of a device only when its user does: the write would wait for that, without end."""
         if not device.has_vfio or device.group_file is None:
             return
         try:
-            os.close(os.open(self._bus.root / device.group_file, os.O_RDWR | os.O_CLOEXEC))
+            os.close(os.open(self.bus.root / device.group_file, os.O_RDWR | os.O_CLOEXEC))
         except OSError as e:
             if e.errno == errno.EBUSY:
                 why = f"a program drives a card of group {device.iommu_group} (/{device.group_file}): end it first"
@@ -219,14 +221,14 @@ class PciBinder:
 
     def _release(self, device: PciDevice) -> None:
         """From the driver that has it now, if any."""
-        if self._bus.device(device.address).driver is None:
+        if self.bus.device(device.address).driver is None:
             return
         self._write(device, self._devices / device.address / "driver/unbind", device.address)
-        if not self._wait(lambda: self._bus.device(device.address).driver is None):
+        if not self._wait(lambda: self.bus.device(device.address).driver is None):
             raise TransportError(device.address, f"driver {device.driver} does not let go of it; see `dmesg`")
 
     def _probe(self, device: PciDevice) -> None:
-        self._write(device, self._bus.root / "sys/bus/pci/drivers_probe", device.address)
+        self._write(device, self.bus.root / "sys/bus/pci/drivers_probe", device.address)
 
     def _write(self, device: PciDevice, path: Path, text: str) -> None:
         """In a thread of its own: a driver may take its time, or never return."""
@@ -234,7 +236,7 @@ class PciBinder:
 
         def write() -> None:
             try:
-                path.write_text(text)
+                self._put(path, text)
             except OSError as e:
                 failed.append(e)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 
 from ixroute.driver import vfio_abi as abi
-from ixroute.driver.transport import DmaMapping, DmaMemory, TransportError
+from ixroute.driver.transport import Config, DmaMapping, DmaMemory, Irq, TransportError
 from ixroute.driver.vfio_abi import Kernel
 from ixroute.driver.vfio_group import VfioContainer
 from ixroute.driver.vfio_region import VfioConfig, VfioRegion, region_info
@@ -116,9 +116,9 @@ class VfioTransport:
             self._config_info = region_info(
                 self._kernel, self._fd, self.device, abi.VFIO_PCI_CONFIG_REGION_INDEX
             )
-            self.config = VfioConfig(self.device, self._fd, self._config_info)
+            self.config: Config = VfioConfig(self.device, self._fd, self._config_info)
             undo.callback(self._unmap_all)
-            self.irq = VfioIrq(self._kernel, self._fd, self.device)
+            self.irq: Irq = VfioIrq(self._kernel, self._fd, self.device)
             self._master(True)
             undo.callback(self._quiet)
             self._undo = undo.pop_all()

@@ -56,6 +56,7 @@ class VfioContainer:
     def __init__(self, kernel: Kernel | None = None) -> None:
         self._kernel = kernel or Kernel()
         self.bus = PciBus(self._kernel.root)
+        self.binder = PciBinder(self.bus)
         self._fd = -1
         self._groups: dict[str, _Group] = {}
         self._space: IovaSpace | None = None
@@ -110,7 +111,7 @@ class VfioContainer:
             self._space = None
         for address in sorted(group.restore):
             try:
-                PciBinder(self.bus).unbind(address)
+                self.binder.unbind(address)
             except TransportError as e:
                 log.warning("%s; it stays without a kernel driver: `ixroute unbind %s`", e, address)
 
@@ -194,7 +195,7 @@ class VfioContainer:
         _, flags = abi.GROUP_STATUS.unpack_from(answer)
         if flags & abi.VFIO_GROUP_FLAGS_VIABLE:
             return
-        others = group_hindrances(self.bus, device)
+        others = self.bus.hindrances(device)
         names = (
             ", ".join(f"{other.address} ({other.driver})" for other in others) or "devices of kernel drivers"
         )
@@ -304,7 +305,9 @@ class VfioContainer:
                 self._space.give(mapped.iova)
 
 
-NO_ROOT = "install extra/udev/70-ixroute.rules, join the group ixroute and bind the card again, or run as root"
+NO_ROOT = (
+    "install extra/udev/70-ixroute.rules, join the group ixroute and bind the card again, or run as root"
+)
 
 
 def check_driver(device: PciDevice) -> None:
@@ -312,21 +315,6 @@ def check_driver(device: PciDevice) -> None:
     if not device.has_vfio:
         holder = f"the kernel's driver {device.driver} has it" if device.driver else "no driver has it"
         raise TransportError(device.address, f"{holder}, not vfio-pci: `ixroute bind {device.address}`")
-
-
-def group_hindrances(bus: PciBus, device: PciDevice) -> list[PciDevice]:
-    """Devices of its IOMMU group that kernel drivers hold (drivers/vfio/group.c, vfio_dev_viable)."""
-    if device.iommu_group is None:
-        return []
-    members = bus.group_members(device.iommu_group)
-    return [
-        other
-        for other in members
-        if other.driver is not None
-        and not other.has_vfio
-        and other.driver != "pci-stub"
-        and not other.is_bridge
-    ]
 
 
 def _is_large(memory: DmaMemory) -> bool:

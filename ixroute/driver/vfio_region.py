@@ -54,7 +54,7 @@ class VfioRegion:
         self._fd = fd
         self._info = info
         self._areas: list[tuple[int, int, Any]] = []  # offset, end, uint8_t *
-        self._bells: dict[int, Any] = {}
+        self._bells: list[Any] = []
         self._closed = False
         with contextlib.ExitStack() as undo:
             for first, length in info.areas:
@@ -94,19 +94,18 @@ class VfioRegion:
             write_at(self._device, self._fd, self._info, offset, 4, value & 0xFFFFFFFF)
 
     def bell(self, offset: int) -> Any:
-        """See Region. TransportError for a register that cannot be mapped: C could not reach it."""
+        """See Region; a new one each time, since a bell has one writer. TransportError for a register that cannot be
+        mapped: C could not reach it."""
         found = self._find(offset)
         if found is None:
             raise TransportError(
                 self._device,
                 f"register {offset:#x} of BAR {self._info.index} cannot be mapped, which queues need",
             )
-        if offset not in self._bells:
-            bell = ffi.new("struct doorbell *")
-            bell.reg = ffi.cast("uint32_t *", found[0] + found[1])
-            bell.event = bell.socket = -1
-            self._bells[offset] = bell
-        return self._bells[offset]
+        bell = ffi.new("struct doorbell *")
+        lib.doorbell_to_register(bell, found[0] + found[1], -1, ffi.NULL)
+        self._bells.append(bell)
+        return bell
 
     def _find(self, offset: int) -> tuple[Any, int] | None:
         """(mapping, offset in it) of a register; None when it is not mapped."""
@@ -120,10 +119,10 @@ class VfioRegion:
         return None
 
     def close(self) -> None:
-        """Unmaps. A bell that is rung afterwards is refused."""
+        """Unmaps. A bell that is rung afterwards is refused, and counts that."""
         self._closed = True
-        for bell in self._bells.values():
-            bell.reg = ffi.NULL
+        for bell in self._bells:
+            lib.doorbell_silence(bell)
         self._areas.clear()
         self._undo.close()
 
