@@ -38,7 +38,6 @@ ESDP            0x00020             RW  0          0x01FFFFFF
 I2CCTL          0x00028             RW  0xF        0x0000000A
 LEDCTL          0x00200             RW  0x84222104 ALL
 EXVET           0x05078             RW  0x81000000 ALL         filters
-CORESPARE       0x00600             RW  0          ALL
 FRTIMER         0x00048             RO  0          0
 TCPTIMER        0x0004C             RW  0          0x00000BFF
 # 8.2.3.2 EEPROM and flash
@@ -122,6 +121,7 @@ EITR            0x12300+4*105       RW  0          0x8FFF8FF8
 IVAR            0x00900+4*64        RW  0          0xBFBFBFBF
 IVAR_MISC       0x00A00             RW  0          0x0000BFBF
 GPIE            0x00898             RW  0          ALL
+RSCINT          0x12000+4*128       RW  0          0x00000FFF
 LLITHRESH       0x0EC90             RW  0          ALL
 L34TIMIR        0x0E800+4*128       MEM 0          ALL
 IMIR            0x05A80+4*8         OLD
@@ -524,6 +524,8 @@ PFMAILBOX       0x04B00+4*64        RW  0          0x0000000F
 PFMBMEM         0x13000+4*1024      MEM 0          ALL
 PFMBICR         0x00710+4*4         W1C 0          ALL
 PFMBIMR         0x00720+4*2         RW  0xFFFFFFFF ALL
+PFVFLRE         0x00600             RO  0          0
+PFVFLRE         0x001C0             RO  0          0
 PFVFLREC        0x00700+4*4         W1C 0          ALL
 PFVFRE          0x051E0+4*2         RW  0          ALL         filters
 PFVFTE          0x08110+4*2         RW  0          ALL         filters

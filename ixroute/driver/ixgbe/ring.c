@@ -13,34 +13,30 @@
 #include "driver/ixgbe/ring_state.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 #define RX_WATCHED (RX_DONE | RX_END | RX_ERROR | RX_IP_ERROR | RX_L4_ERROR)
 #define RX_PLAIN (RX_DONE | RX_END)
-#define NO_WORD (~0ull) /* what no watched word equals */
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* ---- receiving ---- */
 
-static inline uint16_t rx_flags(uint64_t high)
-{
-	_Static_assert(FRAME_IP_GOOD == 2 && FRAME_L4_GOOD == 8, "shifted from bits 6 and 5");
-	return (uint16_t)((high >> 5 & FRAME_IP_GOOD) | (high >> 2 & FRAME_L4_GOOD));
-}
-
-/* With errors. The 82599 reports UDP without a checksum (zero: RFC 768) as an error of it (specification update), so
- * that it says nothing of UDP then. A checksum that was not looked at has no error. */
-static uint16_t rx_bad_flags(uint64_t low, uint64_t high)
+/* The 82599 reports UDP without a checksum (zero: RFC 768) as an error of it (specification update), so its errors in UDP
+ * say nothing. A checksum that was not looked at has no error. */
+static uint16_t rx_flags(uint64_t low, uint64_t high)
 {
 	bool udp = low & RX_LOW_UDP && !(low & RX_LOW_FILTERED);
-	unsigned flags = rx_flags(high);
+	unsigned flags = 0;
 
-	if (high & RX_IP_ERROR && flags & FRAME_IP_GOOD)
-		flags ^= FRAME_IP_GOOD | FRAME_IP_BAD;
-	if (high & RX_L4_ERROR && flags & FRAME_L4_GOOD)
-		flags ^= FRAME_L4_GOOD | (udp ? 0 : FRAME_L4_BAD);
+	if (high & RX_IP_CHECKED)
+		flags |= high & RX_IP_ERROR ? FRAME_IP_BAD : FRAME_IP_GOOD;
+	if (high & RX_L4_CHECKED && !(high & RX_L4_ERROR))
+		flags |= FRAME_L4_GOOD;
+	else if (high & RX_L4_CHECKED && !udp)
+		flags |= FRAME_L4_BAD;
 	return (uint16_t)flags;
 }
 
@@ -57,10 +53,9 @@ static bool rx_append(struct ixgbe_ring *ring, uint64_t addr, uint32_t len)
 	return true;
 }
 
-/* A descriptor that is done and not just one sound packet: a part of one, one with an error, one that no card writes.
- * The first frame collects what follows it. Returns whether a packet came of it. */
-static __attribute__((noinline, cold)) unsigned rx_odd(struct ixgbe_ring *ring, uint32_t slot, uint64_t high,
-						       struct frame *out)
+/* A descriptor of any kind that is done: a packet, a part of one, one with an error, one that no card writes. The first
+ * frame of a packet collects what follows. Returns whether a packet came of it. */
+static unsigned rx_one(struct ixgbe_ring *ring, uint32_t slot, uint64_t high, struct frame *out)
 {
 	uint64_t addr = from_units(ring->rx_held[slot]);
 	uint32_t len = rx_length(high);
@@ -89,7 +84,7 @@ static __attribute__((noinline, cold)) unsigned rx_odd(struct ixgbe_ring *ring, 
 	*out = (struct frame){ .addr = ring->rx_packet,
 			       .len = ring->rx_packet_len,
 			       .port = ring->queue.port,
-			       .flags = rx_bad_flags(ring->rx[slot].low, high) };
+			       .flags = rx_flags(ring->rx[slot].low, high) };
 	return 1;
 }
 
@@ -104,38 +99,64 @@ static inline void rx_fence(const struct umem *umem, const struct frame *frames,
 #endif
 }
 
+/* The rest of a burst in which there is something odd: one descriptor at a time. `good` packets of it are in frames. */
+static __attribute__((noinline, cold)) unsigned rx_rest(struct ixgbe_ring *ring, struct frame *frames, uint32_t end,
+							unsigned good)
+{
+	for (; ring->rx_next != end; ring->rx_next++) {
+		uint32_t slot = ring->rx_next & ring->rx_mask;
+		uint64_t high = descriptor_load(&ring->rx[slot].high);
+
+		if (!(high & RX_DONE))
+			break;
+		good += rx_one(ring, slot, high, &frames[good]);
+	}
+	rx_fence(ring->queue.umem, frames, good);
+	return good;
+}
+
+/* len, port and flags of a frame whose packet has no error, as one word. */
+static inline uint64_t rx_word(uint64_t high, uint64_t port)
+{
+	_Static_assert(FRAME_IP_GOOD == RX_IP_CHECKED && FRAME_L4_GOOD == RX_L4_CHECKED, "no error: looked at is good");
+	_Static_assert(offsetof(struct frame, port) == 12 && offsetof(struct frame, flags) == 14, "bits 32 and 48");
+	return rx_length(high) | port << 32 | (high & (RX_IP_CHECKED | RX_L4_CHECKED)) << 48;
+}
+
+static inline void frame_write(struct frame *frame, uint64_t addr, uint64_t word)
+{
+	memcpy(&frame->addr, &addr, sizeof(addr));
+	memcpy((uint8_t *)frame + sizeof(addr), &word, sizeof(word));
+}
+
 static unsigned ring_rx_burst(struct queue *queue, struct frame *frames, unsigned n)
 {
-	struct ixgbe_ring *ring = ring_of(queue);
-	const uint32_t mask = ring->rx_mask, longest = ring->buffer_bytes;
-	const uint8_t *base = queue->umem->base;
-	const uint16_t port = queue->port;
-	uint64_t plain = ring->rx_parts == PARTS_NONE ? RX_PLAIN : NO_WORD;
-	uint32_t at = ring->rx_next, end;
-	unsigned good = 0;
+	struct ixgbe_ring *const ring = ring_of(queue);
+	const uint64_t port = (uint64_t)queue->port << 32;
+	uint32_t at = ring->rx_next, end = ring->rx_put;
+	struct frame *out = frames;
 
-	end = at + (n < ring->rx_put - at ? n : ring->rx_put - at);
+	if (end - at > n)
+		end = at + n;
+	if (unlikely(ring->rx_parts != PARTS_NONE))
+		return rx_rest(ring, frames, end, 0);
 	for (; at != end; at++) {
-		uint32_t slot = at & mask;
-		uint64_t high = descriptor_load(&ring->rx[slot].high);
-		uint32_t len = rx_length(high);
+		const uint32_t slot = at & ring->rx_mask;
+		const uint64_t high = descriptor_load(&ring->rx[slot].high);
+		const uint64_t addr = from_units(ring->rx_held[slot]);
+		const uint64_t len = rx_length(high);
 
-		if (unlikely((high & RX_WATCHED) != plain || len - 1 >= longest)) {
+		if (unlikely(((uint32_t)high & RX_WATCHED) != RX_PLAIN || len - 1 >= ring->buffer_bytes)) {
 			if (!(high & RX_DONE))
 				break;
-			good += rx_odd(ring, slot, high, &frames[good]);
-			plain = ring->rx_parts == PARTS_NONE ? RX_PLAIN : NO_WORD;
-			continue;
+			ring->rx_next = at;
+			return rx_rest(ring, frames, end, (unsigned)(out - frames));
 		}
-		frames[good] = (struct frame){
-			.addr = from_units(ring->rx_held[slot]), .len = len, .port = port, .flags = rx_flags(high)
-		};
-		__builtin_prefetch(base + frames[good].addr);
-		good++;
+		frame_write(out++, addr, len | port | (high & (RX_IP_CHECKED | RX_L4_CHECKED)) << 48);
+		__builtin_prefetch(ring->base + addr);
 	}
 	ring->rx_next = at;
-	rx_fence(queue->umem, frames, good);
-	return good;
+	return (unsigned)(out - frames);
 }
 
 /* Frames begin at multiples of 2048 or more, so that packets at the same place in each would share a few sets of the
@@ -146,35 +167,44 @@ static inline uint64_t rx_place(const struct ixgbe_ring *ring, uint64_t start)
 	return start + ring->headroom + (((start >> 12 ^ start >> 16) & ring->colours) << 6);
 }
 
-static inline void rx_post(struct ixgbe_ring *ring, uint32_t at, uint64_t addr, const struct dma_map *map)
+static inline void rx_post(const struct ixgbe_ring *ring, uint32_t at, uint64_t start)
 {
 	uint32_t slot = at & ring->rx_mask;
+	uint64_t addr = rx_place(ring, start);
 
 	ring->rx_held[slot] = to_units(addr);
-	ring->rx[slot].low = dma_iova(map, addr);
+	ring->rx[slot].low = dma_iova(&ring->frames, addr);
 	ring->rx[slot].high = 0;
 }
 
 static __attribute__((noinline, cold)) void rx_post_spare(struct ixgbe_ring *ring, uint32_t room)
 {
-	const struct umem *umem = ring->queue.umem;
-
-	while (ring->n_spare && room--) {
-		uint64_t start = frame_start(umem, from_units(ring->spare[--ring->n_spare]));
-
-		rx_post(ring, ring->rx_put++, rx_place(ring, start), &ring->frames);
-	}
+	while (ring->n_spare && room--)
+		rx_post(ring, ring->rx_put++, frame_start(ring->queue.umem, from_units(ring->spare[--ring->n_spare])));
 }
 
-/* The map is a value of the caller's, so that the compiler knows whether it has pages once for all frames. */
-static inline __attribute__((always_inline)) void rx_post_all(struct ixgbe_ring *ring, const uint64_t *top, uint32_t n,
-							      const struct dma_map map)
+/* From the top of the pool: the frames used last are the likeliest to be in a cache. */
+static __attribute__((noinline)) unsigned rx_post_batch(struct ixgbe_ring *ring, struct frame_pool *pool)
 {
-	uint32_t put = ring->rx_put;
+	const struct ixgbe_ring fixed = *ring; /* as no store to the lists can change it, it stays in registers */
+	const uint32_t before = ring->rx_put;
+	uint32_t room = ring->rx_mask - (before - ring->rx_next), n, put;
+	const uint64_t *top;
 
+	if (unlikely(ring->n_spare)) {
+		rx_post_spare(ring, room);
+		room = ring->rx_mask - (ring->rx_put - ring->rx_next);
+	}
+	n = room < pool->n ? room : pool->n;
+	ring->queue.rx_no_frame += n < room;
+	top = pool->addr + pool->n;
+	put = ring->rx_put;
 	for (uint32_t i = 0; i < n; i++)
-		rx_post(ring, put + i, rx_place(ring, *--top), &map);
+		rx_post(&fixed, put + i, *--top);
+	pool->n -= n;
 	ring->rx_put = put + n;
+	ixgbe_ring_tell_rx(ring);
+	return ring->rx_put - before;
 }
 
 int ixgbe_ring_tell_rx(struct ixgbe_ring *ring)
@@ -191,36 +221,29 @@ int ixgbe_ring_tell_rx(struct ixgbe_ring *ring)
 static unsigned ring_refill(struct queue *queue, struct frame_pool *pool)
 {
 	struct ixgbe_ring *ring = ring_of(queue);
-	uint32_t before = ring->rx_put, room = ring->rx_mask - (before - ring->rx_next), n;
+	uint32_t put = ring->rx_put, room = ring->rx_mask - (put - ring->rx_next);
 
-	if (room < RING_BATCH && likely(before == ring->rx_rung))
+	if (room < RING_BATCH && likely(put == ring->rx_rung))
 		return 0;
-	if (unlikely(ring->n_spare)) {
-		rx_post_spare(ring, room);
-		room = ring->rx_mask - (ring->rx_put - ring->rx_next);
-	}
-	n = room < pool->n ? room : pool->n;
-	queue->rx_no_frame += n < room;
-	if (ring->frames.pages)
-		rx_post_all(ring, pool->addr + pool->n, n, ring->frames);
-	else
-		rx_post_all(ring, pool->addr + pool->n, n, (struct dma_map){ .base = ring->frames.base });
-	pool->n -= n;
-	ixgbe_ring_tell_rx(ring);
-	return ring->rx_put - before;
+	return rx_post_batch(ring, pool);
 }
 
 /* ---- sending ---- */
 
-/* Too short for the card: lengthened with zeros. Or no packet in a frame: put aside. Returns its length, 0: not sent. */
-static __attribute__((noinline, cold)) uint32_t tx_odd(struct ixgbe_ring *ring, const struct frame *frame)
+/* What to send of a frame: too short a packet for the card is lengthened with zeros; what is no packet in a frame is put
+ * aside (0). */
+static uint32_t tx_length(struct ixgbe_ring *ring, const struct frame *frame)
 {
 	const struct umem *umem = ring->queue.umem;
 
-	if (frame_is_whole(umem, frame->addr, frame->len) && frame_is_whole(umem, frame->addr, TX_SHORTEST)) {
-		fence_drop(frame_data(umem, frame_start(umem, frame->addr)), umem->frame_bytes);
-		memset(frame_data(umem, frame->addr + frame->len), 0, TX_SHORTEST - frame->len);
-		return TX_SHORTEST;
+	if (frame_is_whole(umem, frame->addr, frame->len)) {
+		if (frame->len >= TX_SHORTEST)
+			return frame->len;
+		if (frame_is_whole(umem, frame->addr, TX_SHORTEST)) {
+			fence_drop(frame_data(umem, frame_start(umem, frame->addr)), umem->frame_bytes);
+			memset(frame_data(umem, frame->addr + frame->len), 0, TX_SHORTEST - frame->len);
+			return TX_SHORTEST;
+		}
 	}
 	ring->queue.tx_bad++;
 	if (frame->addr < umem->bytes)
@@ -235,49 +258,65 @@ static inline void tx_report(struct ixgbe_ring *ring, uint32_t first, uint32_t e
 {
 	uint32_t last = end - 1;
 
-	for (uint32_t block = first | (RING_BATCH - 1); block - first < last - first; block += RING_BATCH)
+	for (uint32_t block = first | (RING_BATCH - 1); unlikely(block - first < last - first); block += RING_BATCH)
 		ring->tx[block & ring->tx_mask].high |= TX_REPORT;
 	ring->tx[last & ring->tx_mask].high |= TX_REPORT;
 }
 
-static inline __attribute__((always_inline)) uint32_t tx_put_all(struct ixgbe_ring *ring, const struct frame *frames,
-								 unsigned n, const struct dma_map map)
+static inline void tx_post(struct ixgbe_ring *ring, uint32_t at, uint64_t addr, uint32_t len)
 {
-	const struct umem *umem = ring->queue.umem;
-	const uint64_t bytes = umem->bytes, frame_bytes = umem->frame_bytes;
-	uint32_t put = ring->tx_put;
+	uint32_t slot = at & ring->tx_mask;
 
-	for (unsigned i = 0; i < n; i++) {
-		const uint64_t addr = frames[i].addr, into = addr & (frame_bytes - 1);
-		uint32_t len = frames[i].len, slot = put & ring->tx_mask;
+	ring->tx_held[slot] = to_units(addr);
+	ring->tx[slot].low = dma_iova(&ring->frames, addr);
+	ring->tx[slot].high = tx_data(len);
+}
 
-		if (unlikely((addr >= bytes) | (into + len > frame_bytes) | (len < TX_SHORTEST))) {
-			len = tx_odd(ring, &frames[i]);
-			if (len == 0)
-				continue;
-		}
-		ring->tx_held[slot] = to_units(addr - into);
-		ring->tx[slot].low = dma_iova(&map, addr);
-		ring->tx[slot].high = tx_data(len);
-		put++;
+/* The rest of a burst in which there is something odd. Returns how many of the n were taken. */
+static __attribute__((noinline, cold)) unsigned tx_rest(struct ixgbe_ring *ring, const struct frame *frames, unsigned n,
+							uint32_t put)
+{
+	uint32_t first = ring->tx_put;
+	unsigned i;
+
+	for (i = 0; i < n && ring->n_bad <= ring->tx_mask; i++) {
+		uint32_t len = tx_length(ring, &frames[i]);
+
+		if (len)
+			tx_post(ring, put++, frames[i].addr, len);
 	}
-	return put;
+	ring->tx_put = put;
+	if (put != first)
+		tx_report(ring, first, put);
+	return i;
 }
 
 static unsigned ring_tx_burst(struct queue *queue, const struct frame *frames, unsigned n)
 {
-	struct ixgbe_ring *ring = ring_of(queue);
-	uint32_t first = ring->tx_put, room = ring->tx_mask - (first - ring->tx_clean) - ring->n_bad;
+	struct ixgbe_ring *const ring = ring_of(queue);
+	const uint32_t first = ring->tx_put;
+	const uint32_t room = ring->tx_mask - (first - ring->tx_clean);
+	const struct frame *frame = frames;
+	uint32_t put = first, end;
 
-	if (n > room)
-		n = room;
-	if (ring->frames.pages)
-		ring->tx_put = tx_put_all(ring, frames, n, ring->frames);
-	else
-		ring->tx_put = tx_put_all(ring, frames, n, (struct dma_map){ .base = ring->frames.base });
-	if (ring->tx_put != first)
-		tx_report(ring, first, ring->tx_put);
-	return n;
+	end = first + (n < room ? n : room);
+	if (unlikely(end == first))
+		return 0;
+	for (; put != end; put++, frame++) {
+		const uint64_t addr = frame->addr;
+		const uint32_t len = frame->len, slot = put & ring->tx_mask;
+
+		/* Too short and too long at once: the one is a large number, for the other there is less room. */
+		if (unlikely(addr >= ring->bytes ||
+			     (int64_t)(len - TX_SHORTEST) > ring->last_start - (int64_t)(addr & ring->frame_mask)))
+			return put - first + tx_rest(ring, frame, end - put, put);
+		ring->tx_held[slot] = to_units(addr);
+		ring->tx[slot].low = dma_iova(&ring->frames, addr);
+		ring->tx[slot].high = tx_data(len);
+	}
+	ring->tx_put = end;
+	tx_report(ring, first, end);
+	return end - first;
 }
 
 int ixgbe_ring_tell_tx(struct ixgbe_ring *ring)
@@ -332,25 +371,29 @@ static __attribute__((noinline, cold)) unsigned reclaim_odd(struct ixgbe_ring *r
 	return n;
 }
 
+static __attribute__((noinline)) unsigned reclaim_batch(struct ixgbe_ring *ring, struct frame_pool *pool)
+{
+	const uint32_t first = ring->tx_clean, n = tx_sent(ring) - first, mask = ring->tx_mask;
+	const uint32_t *const held = ring->tx_held;
+	const struct umem umem = *ring->queue.umem;
+
+	for (uint32_t i = 0; i < n; i++)
+		frame_pool_put(pool, &umem, from_units(held[(first + i) & mask]));
+	ring->tx_clean = first + n;
+	return unlikely(ring->n_bad | ring->owed) ? n + reclaim_odd(ring, pool) : n;
+}
+
 /* A few packets of a queue that goes on sending are left for a later, larger batch; those of one that does not are
  * looked for. */
 static unsigned ring_reclaim(struct queue *queue, struct frame_pool *pool)
 {
 	struct ixgbe_ring *ring = ring_of(queue);
-	uint32_t at = ring->tx_clean, put = ring->tx_put, sent, n;
-	bool resting = put == ring->tx_looked;
+	uint32_t put = ring->tx_put, looked = ring->tx_looked;
 
 	ring->tx_looked = put;
-	if (put - at < RING_BATCH && !resting)
+	if (put - ring->tx_clean < RING_BATCH && put != looked)
 		return 0;
-	sent = tx_sent(ring);
-	n = sent - at;
-	for (; at != sent; at++)
-		frame_pool_put(pool, queue->umem, from_units(ring->tx_held[at & ring->tx_mask]));
-	ring->tx_clean = sent;
-	if (unlikely(ring->n_bad | ring->owed))
-		n += reclaim_odd(ring, pool);
-	return n;
+	return reclaim_batch(ring, pool);
 }
 
 const struct queue_ops ixgbe_ring_ops = {

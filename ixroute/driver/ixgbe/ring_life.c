@@ -139,6 +139,10 @@ struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config)
 	ring->headroom = config->headroom;
 	ring->colours = colours_that_fit(config);
 	ring->frames = config->frames;
+	ring->base = config->umem->base;
+	ring->bytes = config->umem->bytes;
+	ring->frame_mask = config->umem->frame_bytes - 1;
+	ring->last_start = (int64_t)config->umem->frame_bytes - TX_SHORTEST;
 	ring->rx_tail = config->rx_tail;
 	ring->tx_tail = config->tx_tail;
 	ring->unmask = config->unmask;

@@ -7,7 +7,6 @@
 #include "driver/ixgbe/descriptor.h"
 #include "driver/ixgbe/ring.h"
 
-#pragma weak doorbell_ring_slow /* until driver/doorbell.c is here */
 #define RING_BATCH 32u /* slots filled at once, packets that one RS speaks for */
 #define RING_UNIT 6u   /* log2 of what addresses in the ring's own lists are counted in: they fit 32 bits */
 
@@ -28,11 +27,15 @@ struct ixgbe_ring {
 	uint32_t headroom;
 	uint32_t colours;  /* a mask: see rx_place */
 	uint32_t rx_parts; /* enum rx_parts: of the packet that rx_packet is the first frame of */
+	const uint8_t *base; /* umem's */
 	struct doorbell *rx_tail;
 
 	/* Sending. tx_clean <= the card's head <= tx_rung <= tx_put. */
 	_Alignas(64) struct ixgbe_descriptor *tx;
-	uint32_t *tx_held; /* by slot: the start of its frame, in units */
+	uint32_t *tx_held; /* by slot: an address in its frame, in units */
+	uint64_t bytes;	    /* umem's */
+	uint64_t frame_mask; /* what is into a frame, of an address */
+	int64_t last_start; /* in a frame: where a packet of the least length may begin at the latest */
 	volatile uint32_t *tx_head;
 	struct doorbell *tx_tail;
 	uint32_t tx_mask;

@@ -1,14 +1,14 @@
+"""Fixtures of the emulator's tests: cards with a twin for their engine."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from engine_twin import Bench
+from engine_twin import Bench, MakeBench
 
 from ixroute.emulator.card import CardOptions
 from ixroute.emulator.faults import Faults
-
-MakeBench = Callable[..., Bench]
 
 
 @pytest.fixture

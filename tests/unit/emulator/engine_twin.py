@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.faults import Faults
@@ -24,6 +24,9 @@ class EngineTwin:
         self.vectors: list[int] = [-1] * 64
         self.refuse_maps = 0
         self.closed = False
+
+    def plug(self, wire: object) -> None:
+        self.log.append(("plug", wire))
 
     def take_log(self) -> list[tuple[object, ...]]:
         taken, self.log = self.log, []
@@ -122,3 +125,7 @@ class Bench:
 
     def close(self) -> None:
         self.card.close()
+
+
+MakeBench = Callable[..., Bench]
+"""make_bench(faults, **CardOptions): closed at the test's end."""
