@@ -226,15 +226,22 @@ class Router:
         self._notifier.ready(f"routing between {names}")
 
     def _serve(self, parts: Parts) -> int:
-        """The main thread's life: jobs from other threads, a tick a second, until told to stop."""
+        """The main thread's life: jobs from other threads, events of links, a tick a second, until told to stop."""
+        next_tick = 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
+            links = {port.link_fd for port in parts.ports if port.link_fd >= 0}
+            for fd in links:
+                selector.register(fd, selectors.EVENT_READ)
             while not self._stopping:
-                if selector.select(TICK_SECONDS):
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake_read.recv(4096)
+                ready = {key.fd for key, _ in selector.select(TICK_SECONDS)}
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4096)
                 while not self._jobs.empty():
                     self._run_job(self._jobs.get_nowait())
+                if ready & links or time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_SECONDS
+                    self._run_job(parts.pairs.service)
                 self._run_job(parts.pairs.follow_links)
                 _trust_when_synced(parts)
                 dead = [worker.number for worker in parts.workers if not worker.alive]

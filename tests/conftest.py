@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("house", "unit", "fuzz", "netns", "guest")
+TIERS = ("house", "unit", "model", "fuzz", "netns", "guest")
 
 
 @functools.cache

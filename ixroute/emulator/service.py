@@ -21,7 +21,8 @@ from types import FrameType
 
 from ixroute.emulator import report
 from ixroute.emulator.card import Card, CardOptions
-from ixroute.emulator.engine import Engine
+from ixroute.emulator.engine import CardEngine, Engine
+from ixroute.emulator.image import BarImage
 from ixroute.emulator.plan import Plan
 from ixroute.emulator.wires import Wire, close_wires, open_wires
 from ixroute.errors import UserError
@@ -65,15 +66,14 @@ class Service:
         """Opens wires and sockets; nothing moves yet. UserError (WireError), OSError, MemoryError."""
         self.slots: list[Slot] = []
         self._stop = self._ask = False
+        self._cores = plan.cores
         self._selector = selectors.DefaultSelector()
         self._opened = contextlib.ExitStack()
         try:
             self._opened.callback(self._selector.close)
             wires = open_wires([card.wire for card in plan.cards])
             self._opened.callback(close_wires, wires)
-            self.engine = self._opened.enter_context(
-                contextlib.closing(Engine(scan=plan.map_bar, cores=plan.cores))
-            )
+            self.engine = self._opened.enter_context(contextlib.closing(Engine(scan=plan.map_bar)))
             for number, wire in enumerate(wires):
                 self._add(number, plan, wire)
         except BaseException:
@@ -84,8 +84,13 @@ class Service:
         card_plan = plan.cards[number]
         name = f"card {number} ({card_plan.socket}, {card_plan.wire})"
         options = CardOptions(plan.device_id, card_plan.mac, map_bar=plan.map_bar, name=f"card {number}")
-        card = self._opened.enter_context(contextlib.closing(Card(self.engine.attach, options)))
-        card.engine.plug(wire.c)
+
+        def attach(image: BarImage) -> CardEngine:
+            packets = self.engine.card(image.memory)
+            packets.plug(wire.c)
+            return packets
+
+        card = self._opened.enter_context(contextlib.closing(Card(attach, options)))
         server = self._opened.enter_context(contextlib.closing(_listen(card_plan.socket, card)))
         slot = Slot(name, card, wire, server, report.FaultWatch(name))
         self.slots.append(slot)
@@ -99,16 +104,16 @@ class Service:
         code: 1 when the engine ended by itself."""
         with _signals(self._signal) as wake:
             self._selector.register(wake, selectors.EVENT_READ, lambda: _forget(wake))
-            self.engine.start()
+            self.engine.start(cores=self._cores)
             try:
                 ready()
-                while not self._stop and self.engine.alive:
+                while not self._stop and self.engine.running:
                     for key, _ in self._selector.select(TICK_SECONDS):
                         key.data()
                     self._tell()
             finally:
                 self._selector.unregister(wake)
-                died = not self._stop and not self.engine.alive
+                died = not self._stop and not self.engine.running
                 self.engine.stop()
         if died:
             log.error("the packet engine has ended by itself: please report it")

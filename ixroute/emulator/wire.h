@@ -36,6 +36,7 @@ struct wire_ops {
 struct wire {
 	const struct wire_ops *ops;
 	int wait_fd; /* readable after arm when there is something to receive; -1 */
+	int waits;   /* not 0: not asked while the card does not receive (a file, which would be played to nobody) */
 	/* One writer (the engine), read by Python. */
 	uint64_t rx_packets, rx_bytes; /* towards the card */
 	uint64_t tx_packets, tx_bytes; /* from the card, taken by the wire */

@@ -303,7 +303,7 @@ struct wire *wire_pcap_create(const uint8_t *bytes, size_t n, int loop, uint64_t
 	if (!pcap)
 		return NULL;
 	memset(pcap, 0, sizeof(*pcap));
-	pcap->wire = (struct wire){ .ops = &pcap_ops, .wait_fd = -1 };
+	pcap->wire = (struct wire){ .ops = &pcap_ops, .wait_fd = -1, .waits = 1 };
 	pcap->player.loop = loop != 0;
 	pcap->player.pps = pps;
 	pcap->player.ended = !bytes || pcap_open(&pcap->player.file, bytes, n, &value) != PCAP_FINE;

@@ -251,21 +251,21 @@ class IxgbePort:
         """Takes the event of link_fd, reads the counters before they fill, asks anew for a link that does not come,
         and resets a card that needs it. Again after a while when that fails."""
         now = self._clock.now()
+        if self.link_fd >= 0:  # drained whatever follows: readable for ever, it would keep the caller awake
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.link_fd)
         if self._reset_again_at is not None:
             if now >= self._reset_again_at:
                 self._reset(workers_run=True)
             return
-        if self._take_event() or self._link.service():
+        if self._fatal_error() or self._link.service():
             self._reset(workers_run=True)
         if now >= self._collect_at:
             self._statistics.collect()
             self._collect_at = now + _COLLECT_SECONDS
 
-    def _take_event(self) -> bool:
-        """Whether the card reports an error that only a reset ends."""
-        if self.link_fd >= 0:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.link_fd)
+    def _fatal_error(self) -> bool:
+        """Whether the card reports an error that only a reset ends. Takes what the link's interrupt was for."""
         card = self._checked_card()
         causes = card.nic.EICR.read()  # clears what concerns no queue (GPIE.OCD)
         if card.nic.EICR.spec.fields["ECC"].of(causes):

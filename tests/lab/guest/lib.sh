@@ -27,11 +27,10 @@ value() {
 
 # wait_for SECONDS COMMAND…: until it succeeds.
 wait_for() {
-	left=$(($1 * 5))
+	end=$(($(cut -d. -f1 /proc/uptime) + $1))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		left=$((left - 1))
-		[ $left -gt 0 ] || return 1
+		[ "$(cut -d. -f1 /proc/uptime)" -lt $end ] || return 1
 		sleep 0.2
 	done
 }

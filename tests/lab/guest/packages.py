@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"
 NEWER = "trixie-backports"  # what the suites below do not have: QEMU >= 10.1
 PACKAGES = ("qemu-system-x86", "busybox-static", "ethtool", "iproute2", "iputils-ping")
+# Of what testpmd depends on, most is for other cards, or to compile with.
+DPDK = "dpdk-dev"
+DPDK_LIBRARIES = re.compile(
+    r"librte-(?!meta)|lib(bsd|md)0$|lib(jansson|isal|ipsec-mb|xdp|pcap|fdt|dbus-1-|systemd)\d|ibverbs-providers$|dpdk-dev$"
+)
 KERNEL = "linux-image-amd64"  # a name that only says which image is current
 PROGRAMS = (
     "usr/bin/qemu-system-x86_64",
@@ -37,6 +43,12 @@ PROGRAMS = (
     "usr/bin/ip",
     "usr/bin/ping",
     "usr/sbin/ethtool",
+    "usr/bin/dpdk-testpmd",
+)
+# Loaded by name at run time, so that no list of libraries shows them.
+PLUGINS = tuple(
+    f"usr/lib/x86_64-linux-gnu/dpdk/pmds-*/librte_{name}.so.*"
+    for name in ("bus_pci", "bus_vdev", "mempool_ring", "net_ixgbe", "net_e1000")
 )
 DATA = ("usr/share/qemu/*.bin", "usr/share/qemu/*.rom", "usr/share/seabios", "usr/lib/ipxe/qemu")
 MODULES = (
@@ -50,7 +62,7 @@ MODULES = (
     "8021q",
     "tun",
 )
-RECIPE = 4  # of this file: another number makes a new folder
+RECIPE = 8  # of this file: another number makes a new folder
 KEEP_DAYS = 30
 PATIENCE = 900.0  # seconds for another process to fetch, and for apt
 
@@ -109,7 +121,7 @@ def obtain() -> Packages:
 
 
 def _digest() -> str:
-    words = repr((RECIPE, MIRROR, NEWER, PACKAGES, KERNEL, PROGRAMS, DATA, MODULES))
+    words = repr((RECIPE, MIRROR, NEWER, PACKAGES, KERNEL, PROGRAMS, PLUGINS, DATA, MODULES))
     return hashlib.sha256(words.encode()).hexdigest()[:10]
 
 
@@ -224,14 +236,18 @@ class _Apt:
         return self._text(list(words), {"APT_CONFIG": str(self.folder / "apt.conf")}, cwd)
 
     def download(self) -> list[Path]:
-        """Every package's file: PACKAGES with all they need, and the kernel alone."""
+        """Every package's file: PACKAGES with all they need, testpmd with some of it, and the kernel alone."""
         self("apt-get", "update", "-q", "--error-on=any")
         self("apt-get", "install", "-y", "-q", "--download-only", "-t", NEWER, *PACKAGES)
+        closure = self("apt-get", "install", "-s", "-q", DPDK)
+        names = [
+            name for name in re.findall(r"^Inst (\S+)", closure, re.MULTILINE) if DPDK_LIBRARIES.match(name)
+        ]
         image = re.search(r"linux-image-[\w.+-]+", self("apt-cache", "depends", KERNEL).partition("\n")[2])
         if not image:
             raise UnavailableError(f"{KERNEL} names no kernel image")
         archives = self.folder / "cache/archives"
-        self("apt-get", "download", "-q", image[0], cwd=archives)
+        self("apt-get", "download", "-q", image[0], *names, cwd=archives)
         return sorted(archives.glob("*.deb"))
 
 
@@ -245,7 +261,7 @@ def _fetch(cache: Path) -> None:
     versions: dict[str, str] = {}
     for deb in debs:
         apt("dpkg-deb", "-x", str(deb), str(unpacked))
-        name, version = apt("dpkg-deb", "--show", "--showformat=${Package} ${Version}", str(deb)).split()
+        name, version, _ = urllib.parse.unquote(deb.name).split("_")
         versions[name] = version
     _make_root(unpacked, part / "root")
     order = _take_kernel(unpacked, part)
@@ -263,28 +279,43 @@ def _make_root(unpacked: Path, root: Path) -> None:
     """Moves what is needed: the programs, what they link to, and QEMU's data."""
     libraries = unpacked / "usr/lib/x86_64-linux-gnu"
     loader = unpacked / "usr/lib64/ld-linux-x86-64.so.2"
+    plugins = [path for pattern in PLUGINS for path in unpacked.glob(pattern)]
     wanted = {loader}
-    for path in (unpacked / program for program in PROGRAMS):
+    for path in [*(unpacked / program for program in PROGRAMS), *plugins]:
         wanted.add(path)
         done = subprocess.run(
             [loader, "--library-path", libraries, "--list", path], capture_output=True, text=True, check=False
         )
-        wanted.update(
-            Path(found) for found in re.findall(rf"=> ({re.escape(str(unpacked))}\S+)", done.stdout)
-        )
+        if "error while loading" in done.stderr:
+            raise UnavailableError(f"{path.name} does not load: {done.stderr.strip()}")
+        linked = [Path(found) for found in re.findall(r"=> (/\S+)", done.stdout)]
+        if foreign := [str(found) for found in linked if unpacked not in found.parents]:
+            raise UnavailableError(f"{path.name} would be linked to the host's {', '.join(foreign)}")
+        wanted.update(linked)
     for pattern in DATA:
         wanted.update(path for path in unpacked.glob(pattern))
     for path in sorted(wanted):
-        target = root / path.relative_to(unpacked)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            shutil.copytree(path, target, symlinks=True)
-        else:
-            shutil.copy2(path, target)  # links become the file: what they name may not be kept
+        _copy(path, unpacked, root)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
     for name in ("usr/lib64", "usr/sbin", "proc", "sys", "dev", "tmp", "run", "etc", "mnt", "var"):
         (root / name).mkdir(exist_ok=True, parents=True)
+    (root / "var/run").symlink_to("../run")
+
+
+def _copy(path: Path, unpacked: Path, root: Path) -> None:
+    """With what it links to, as links: a library that is there twice would be loaded twice."""
+    target = root / path.relative_to(unpacked)
+    if target.exists() or target.is_symlink():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() and not os.path.isabs(to := os.readlink(path)):
+        target.symlink_to(to)
+        _copy(Path(os.path.normpath(path.parent / to)), unpacked, root)
+    elif path.is_dir():
+        shutil.copytree(path, target)
+    else:
+        shutil.copy2(path, target)
 
 
 def _take_kernel(unpacked: Path, part: Path) -> dict[str, list[str]]:
