@@ -216,3 +216,17 @@ def test_every_id_of_the_family_is_there_once() -> None:
     assert not ids.MODELS.keys() & ids.VIRTUAL
     for number in (0x10F7, 0x10FB, 0x154D, 0x1557, 0x1528, 0x1560, 0x1563, 0x15D1, 0x15AD, 0x15CE, 0x15E5):
         assert number in ids.MODELS
+
+
+def test_a_link_that_comes_by_itself_with_another_kind_of_module_is_made_anew_for_it() -> None:
+    card, transport = make(module=b"")
+    control = LinkControl(card)
+    control.start()
+    assert control.module is None
+    transport.region.module.content = SFP_SR
+    for _ in range(5):
+        card.clock.sleep(1.0)
+        control.service()
+    assert str(control.module).startswith("10GBASE-SR")
+    core = [value for way, offset, value in transport.region.log if (way, offset) == ("W", 0x14F00)]
+    assert core == [0x1111, 0x2222]
