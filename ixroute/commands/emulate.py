@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -102,9 +103,11 @@ def run(args: argparse.Namespace) -> int:
     log.setup(("warning", "info", "debug")[min(args.verbose, 2)])
     from ixroute.emulator.service import Service
 
+    sockets = [card.socket for card in plan.cards]
     service = Service(plan)
     try:
-        return service.run(lambda: print("ready", *(card.socket for card in plan.cards), flush=True))
+        # Absolute: a router takes its ports' paths like that.
+        return service.run(lambda: print("ready", *map(os.path.abspath, sockets), flush=True))
     finally:
         service.close()
 
