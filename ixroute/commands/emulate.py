@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -103,13 +105,19 @@ def run(args: argparse.Namespace) -> int:
     log.setup(("warning", "info", "debug")[min(args.verbose, 2)])
     from ixroute.emulator.service import Service
 
-    sockets = [card.socket for card in plan.cards]
     service = Service(plan)
     try:
-        # Absolute: a router takes its ports' paths like that.
-        return service.run(lambda: print("ready", *map(os.path.abspath, sockets), flush=True))
+        return service.run(lambda: _say_ready([card.socket for card in plan.cards]))
     finally:
         service.close()
+
+
+def _say_ready(sockets: Sequence[str]) -> None:
+    """Absolute paths, as a router takes them. In one write: whoever waits for the word may close the pipe behind it,
+    and that ends nothing here."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(" ".join(["ready", *map(os.path.abspath, sockets)]) + "\n")
+        sys.stdout.flush()
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
