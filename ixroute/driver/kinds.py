@@ -97,7 +97,9 @@ def _open_card(
         transport = open_transport(kind, device, options)
     except TransportError as e:
         raise PortError(spec, str(e), name) from e
-    port = IxgbePort(name, index, spec, umem, workers, options, transport)  # owns the transport from the call on
+    port = IxgbePort(
+        name, index, spec, umem, workers, options, transport
+    )  # owns the transport from the call on
     _take_over_mtu(port)
     return port
 
