@@ -370,11 +370,114 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
+/* ---- driver/mmio.h ---- */
+uint32_t mmio_read32(const void *base, uint64_t offset);
+void mmio_write32(void *base, uint64_t offset, uint32_t value);
+
 /* ---- driver/dma.h, driver/doorbell.h ---- */
+struct dma_map {
+	uint64_t base;
+	const uint64_t *pages;
+};
+struct doorbell {
+	volatile uint32_t *reg;
+	int event;
+	int socket;
+	uint64_t kicks;
+	uint64_t failed;
+	...;
+};
+int doorbell_ring(struct doorbell *bell, uint32_t value);
+void doorbell_to_register(struct doorbell *bell, volatile void *reg, int event, const volatile void *asleep);
+int doorbell_to_socket(struct doorbell *bell, int socket, const void *message, uint32_t bytes, uint32_t value_at);
+void doorbell_silence(struct doorbell *bell);
 
 /* ---- driver/ixgbe/ring.h ---- */
+struct ixgbe_ring_config {
+	const struct umem *umem;
+	struct dma_map frames;
+	uint8_t *rx_ring;
+	uint8_t *tx_ring;
+	volatile uint32_t *tx_head;
+	uint32_t rx_slots;
+	uint32_t tx_slots;
+	uint32_t buffer_bytes;
+	uint32_t headroom;
+	uint16_t port;
+	uint16_t number;
+	struct doorbell *rx_tail;
+	struct doorbell *tx_tail;
+	struct doorbell *unmask;
+	struct doorbell *mask;
+	uint32_t vector_bit;
+	int event;
+	...;
+};
+struct ixgbe_ring;
+struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config);
+void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
+struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
+void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
+uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
+struct ixgbe_park;
+struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring);
+void ixgbe_park_destroy(struct ixgbe_park *park);
+void ixgbe_park_begin(struct ixgbe_park *park);
+int ixgbe_park_seen(const struct ixgbe_park *park);
+void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
-/* ---- emulator/wire.h ---- */
+/* ---- emulator/wire.h, wire_kinds.h, pcap.h ---- */
+#define WIRE_BURST ...
+#define WIRE_LONGEST ...
+struct wire_packet {
+	const uint8_t *data;
+	uint32_t len;
+};
+struct wire {
+	int wait_fd;
+	uint64_t rx_packets, rx_bytes;
+	uint64_t tx_packets, tx_bytes;
+	uint64_t rx_dropped;
+	uint64_t tx_dropped;
+	uint64_t syscalls;
+	...;
+};
+unsigned wire_receive(struct wire *wire, struct wire_packet *packets, unsigned n);
+unsigned wire_send(struct wire *wire, const struct wire_packet *packets, unsigned n);
+int wire_arm(struct wire *wire);
+void wire_disarm(struct wire *wire);
+uint64_t wire_due_ns(struct wire *wire);
+struct wire *wire_discard_create(void);
+void wire_discard_destroy(struct wire *wire);
+struct wire *wire_tap_create(int fd);
+void wire_tap_destroy(struct wire *wire);
+struct wire *wire_packet_create(int fd);
+void wire_packet_destroy(struct wire *wire);
+uint64_t wire_packet_segmented(const struct wire *wire);
+int wire_pair_create(struct wire *ends[2]);
+void wire_pair_destroy(struct wire *ends[2]);
+enum pcap_fault {
+	PCAP_FINE,
+	PCAP_NO_HEADER,
+	PCAP_NG,
+	PCAP_VERSION,
+	PCAP_NOT_ETHERNET,
+	PCAP_WITH_FCS,
+	PCAP_CUT,
+	PCAP_SLICED,
+};
+struct pcap_check {
+	enum pcap_fault fault;
+	uint64_t packets;
+	uint64_t offset;
+	uint64_t misfits;
+	uint32_t value;
+};
+void pcap_check(const uint8_t *bytes, size_t n, struct pcap_check *out);
+struct wire *wire_pcap_create(const uint8_t *bytes, size_t n, int loop, uint64_t pps, int out_fd, int event);
+void wire_pcap_destroy(struct wire *wire);
+int wire_pcap_write(struct wire *wire);
+void wire_pcap_stop(struct wire *wire);
 
 /* ---- emulator/card.h, wire_memory.h ---- */
 #define CARD_QUEUES ...

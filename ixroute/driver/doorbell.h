@@ -29,6 +29,13 @@ struct doorbell {
  * trapped write was refused (the socket is full or gone). */
 int doorbell_ring_slow(struct doorbell *bell, uint32_t value);
 
+/* How a transport makes one. event -1: the device looks by itself; asleep NULL: the event is for every write. */
+void doorbell_to_register(struct doorbell *bell, volatile void *reg, int event, const volatile void *asleep);
+/* The value (host byte order) goes in at value_at of message. -EINVAL when that does not fit. */
+int doorbell_to_socket(struct doorbell *bell, int socket, const void *message, uint32_t bytes, uint32_t value_at);
+/* The device is gone: ringing does nothing but count `failed`. No worker may be ringing. */
+void doorbell_silence(struct doorbell *bell);
+
 static inline int doorbell_ring(struct doorbell *bell, uint32_t value)
 {
 	if (__builtin_expect(!bell->reg || bell->event >= 0, 0))

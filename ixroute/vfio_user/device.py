@@ -47,6 +47,7 @@ class IrqInfo:
     count: int
     eventfd: bool = True
     maskable: bool = False
+    """The device is a MaskingDevice."""
     automasked: bool = False
     resizable: bool = True
 
@@ -89,7 +90,8 @@ class Device(Protocol):
         """Returns when no access is under way. Ranges never mapped are no error."""
 
     def set_irqs(self, index: int, first: int, fds: Sequence[int | None]) -> None:
-        """Interrupts first… raise these eventfds (the device's own from now on: it closes them); None: not wired."""
+        """Interrupts first… raise these eventfds (non-blocking; the device's own from now on: it closes them); None:
+        not wired. When it raises, they stay the server's."""
 
     def irqs_off(self, index: int) -> None: ...
 
@@ -101,3 +103,9 @@ class Device(Protocol):
 
     def disconnected(self) -> None:
         """The client has gone, perhaps in the midst of something: no DMA, no interrupt from now on; reset."""
+
+
+class MaskingDevice(Device, Protocol):
+    """A device of which some kind of interrupt is maskable (INTx, as a rule)."""
+
+    def mask(self, index: int, first: int, count: int, masked: bool) -> None: ...
