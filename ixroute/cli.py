@@ -17,6 +17,7 @@ from ixroute.commands import (
     devices,
     doctor,
     dump,
+    emulate,
     fwd,
     lookup,
     pktgen,
@@ -33,7 +34,7 @@ EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (run, stats, show, lookup, doctor, config, ask, devices, bind, demo, fwd, pktgen, dump)
+_COMMANDS = (run, stats, show, lookup, doctor, config, ask, devices, bind, demo, fwd, pktgen, dump, emulate)
 
 _DESCRIPTION = """\
 A router for one Linux machine. Its ports are driven from user space; its

@@ -426,8 +426,58 @@ void ixgbe_park_begin(struct ixgbe_park *park);
 int ixgbe_park_seen(const struct ixgbe_park *park);
 void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
-/* ---- emulator/wire.h ---- */
-struct wire;
+/* ---- emulator/wire.h, wire_kinds.h, pcap.h ---- */
+#define WIRE_BURST ...
+#define WIRE_LONGEST ...
+struct wire_packet {
+	const uint8_t *data;
+	uint32_t len;
+};
+struct wire {
+	int wait_fd;
+	uint64_t rx_packets, rx_bytes;
+	uint64_t tx_packets, tx_bytes;
+	uint64_t rx_dropped;
+	uint64_t tx_dropped;
+	uint64_t syscalls;
+	...;
+};
+unsigned wire_receive(struct wire *wire, struct wire_packet *packets, unsigned n);
+unsigned wire_send(struct wire *wire, const struct wire_packet *packets, unsigned n);
+int wire_arm(struct wire *wire);
+void wire_disarm(struct wire *wire);
+uint64_t wire_due_ns(struct wire *wire);
+struct wire *wire_discard_create(void);
+void wire_discard_destroy(struct wire *wire);
+struct wire *wire_tap_create(int fd);
+void wire_tap_destroy(struct wire *wire);
+struct wire *wire_packet_create(int fd);
+void wire_packet_destroy(struct wire *wire);
+uint64_t wire_packet_segmented(const struct wire *wire);
+int wire_pair_create(struct wire *ends[2]);
+void wire_pair_destroy(struct wire *ends[2]);
+enum pcap_fault {
+	PCAP_FINE,
+	PCAP_NO_HEADER,
+	PCAP_NG,
+	PCAP_VERSION,
+	PCAP_NOT_ETHERNET,
+	PCAP_WITH_FCS,
+	PCAP_CUT,
+	PCAP_SLICED,
+};
+struct pcap_check {
+	enum pcap_fault fault;
+	uint64_t packets;
+	uint64_t offset;
+	uint64_t misfits;
+	uint32_t value;
+};
+void pcap_check(const uint8_t *bytes, size_t n, struct pcap_check *out);
+struct wire *wire_pcap_create(const uint8_t *bytes, size_t n, int loop, uint64_t pps, int out_fd, int event);
+void wire_pcap_destroy(struct wire *wire);
+int wire_pcap_write(struct wire *wire);
+void wire_pcap_stop(struct wire *wire);
 
 /* ---- emulator/card.h, wire_memory.h ---- */
 #define CARD_QUEUES ...

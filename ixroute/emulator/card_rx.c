@@ -199,12 +199,17 @@ static bool receiver_on(const struct card *card)
 	return reg(card, REG_RXCTRL) & RXCTRL_RXEN && card->link;
 }
 
+bool card_hears(const struct card *card)
+{
+	return card->wire && (!card->wire->waits || receiver_on(card));
+}
+
 unsigned card_rx_pass(struct card *card, uint64_t now_ns)
 {
 	struct wire_packet packets[WIRE_BURST];
 	unsigned n = 0, drained = 0;
 
-	if (card->wire)
+	if (card_hears(card))
 		n = card->wire->ops->receive(card->wire, packets, WIRE_BURST);
 	if (!n && !card->buffer.packets)
 		return 0;

@@ -246,6 +246,8 @@ void card_fault(struct card *card, uint64_t iova);
 /* card_rx.c, packet_buffer.c, header_split.c */
 unsigned card_rx_pass(struct card *card, uint64_t now_ns);
 bool card_rx_has_work(const struct card *card);
+/* Whether the wire is asked for packets: always, but for one that waits for the receiver. */
+bool card_hears(const struct card *card);
 void card_rx_loop(struct card *card, const struct wire_packet *packets, unsigned n);
 bool packet_buffer_put(struct packet_buffer *buffer, uint32_t limit, const uint8_t *data, uint32_t len);
 const uint8_t *packet_buffer_first(const struct packet_buffer *buffer, uint32_t *len);

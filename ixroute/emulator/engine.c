@@ -186,7 +186,7 @@ static bool work_left(struct engine *engine)
 
 		if (card->wire) {
 			card->armed = true;
-			found |= card->wire->ops->arm(card->wire) != 0;
+			found |= (card->wire->ops->arm(card->wire) != 0) & card_hears(card);
 		}
 		found |= !card->tx_blocked && card_tx_has_work(card);
 		found |= card_rx_has_work(card);
@@ -212,7 +212,7 @@ static uint64_t sleep_ns(const struct engine *engine, uint64_t now_ns)
 		until = earlier(until, irq_due_ns(card));
 		if (card->tx_blocked)
 			until = earlier(until, now_ns + FULL_WIRE_NS);
-		if (card->wire && card->wire->ops->due_ns)
+		if (card->wire && card->wire->ops->due_ns && card_hears(card))
 			until = earlier(until, card->wire->ops->due_ns(card->wire));
 	}
 	return until > now_ns ? until - now_ns : 0;

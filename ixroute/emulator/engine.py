@@ -10,7 +10,7 @@ import mmap
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
@@ -51,8 +51,9 @@ class Engine:
         """A card whose BAR 0 is `registers`: a writable buffer of BAR_BYTES that stays as long as the card."""
         return CardEngine(self, registers)
 
-    def start(self, name: str = "engine") -> None:
-        """Runs the engine in a thread, which `top` shows as `name`."""
+    def start(self, name: str = "engine", cores: Collection[int] = ()) -> None:
+        """Runs the engine in a thread, which `top` shows as `name`, on these cores (anywhere). OSError: none of
+        them may be used; it runs all the same."""
         if self._thread is not None:
             return
 
@@ -62,6 +63,8 @@ class Engine:
 
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._thread.start()
+        if cores and self._thread.native_id is not None:
+            os.sched_setaffinity(self._thread.native_id, cores)
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Ends the thread; True when it has ended (or never ran) within `timeout` seconds."""

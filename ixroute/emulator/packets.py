@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class PacketEngine(Protocol):
@@ -11,6 +11,9 @@ class PacketEngine(Protocol):
     """An eventfd: written, it wakes the engine. The engine's; shared by its cards."""
     sleep_fd: int
     """One page of memory whose first word is not 0 while the engine sleeps."""
+
+    def plug(self, wire: Any) -> None:
+        """wire: a `struct wire *`, or None. The model never asks for it; whoever owns the wires does."""
 
     def read(self, offset: int) -> int | None:
         """The value of a register of the engine's own (interrupts, statistics); None: an ordinary register."""

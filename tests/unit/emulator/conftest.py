@@ -1,3 +1,5 @@
+"""Fixtures of the emulator's tests: cards with a twin for their engine."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -25,6 +25,9 @@ class EngineTwin:
         self.refuse_maps = 0
         self.closed = False
 
+    def plug(self, wire: object) -> None:
+        self.log.append(("plug", wire))
+
     def take_log(self) -> list[tuple[object, ...]]:
         taken, self.log = self.log, []
         return taken
