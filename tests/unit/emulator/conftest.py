@@ -1,4 +1,5 @@
 """Fixtures of the emulator's tests: cards with a twin for their engine."""
+"""A card for each test of the packet engine."""
 
 from __future__ import annotations
 
@@ -28,3 +29,11 @@ def make_bench() -> Iterator[MakeBench]:
 @pytest.fixture
 def bench(make_bench: MakeBench) -> Bench:
     return make_bench()
+from engine_rig import Rig
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
