@@ -14,7 +14,7 @@ from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.card import CardOptions
 from ixroute.emulator.pci import KINDS
-from lab.emulated import EmulatedPort
+from lab.emulated_port import EmulatedPort
 
 MAC = bytes.fromhex("025990000001")
 

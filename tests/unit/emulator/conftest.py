@@ -1,11 +1,11 @@
-"""Fixtures of the emulator's tests: cards with a twin for their engine."""
-"""A card for each test of the packet engine."""
+"""Cards for tests of the emulator: the register model with a twin for its engine, and the packet engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from engine_rig import Rig
 from engine_twin import Bench, MakeBench
 
 from ixroute.emulator.card import CardOptions
@@ -29,7 +29,6 @@ def make_bench() -> Iterator[MakeBench]:
 @pytest.fixture
 def bench(make_bench: MakeBench) -> Bench:
     return make_bench()
-from engine_rig import Rig
 
 
 @pytest.fixture
