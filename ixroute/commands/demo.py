@@ -16,6 +16,7 @@ unless you keep them.
 
 _EXAMPLES = """\
   ixroute demo
+  ixroute demo --port vfio-user:   on emulated 82599 cards instead of veth pairs
   ixroute demo --keep              leave it running, and say what to try next
   ixroute demo --stop              end and remove what --keep left
 """
@@ -34,6 +35,12 @@ def add(commands: parsing.Commands) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--keep", action="store_true", help="leave everything running at the end")
     choice.add_argument("--stop", action="store_true", help="end and remove what --keep left")
+    parser.add_argument(
+        "--port",
+        choices=("vfio-user:", "af_xdp:"),
+        default="af_xdp:",
+        help="what the router drives: veth pairs (af_xdp:) or emulated 82599 cards (vfio-user:)",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="only the verdict of each step")
 
 
@@ -43,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stop:
         return demo.stop()
-    code: int = demo.run(keep=args.keep, quiet=args.quiet)
+    code: int = demo.run(keep=args.keep, quiet=args.quiet, ports=args.port)
     return code

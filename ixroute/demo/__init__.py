@@ -6,14 +6,15 @@ import os
 import sys
 
 
-def run(keep: bool = False, quiet: bool = False) -> int:
+def run(keep: bool = False, quiet: bool = False, ports: str = "af_xdp:") -> int:
     """The demo, from the first namespace to the last cleaned up. Returns 0, or 1 when a step failed.
 
-    keep: leave it running and print what to try next. quiet: only the verdict of each step.
+    ports: "vfio-user:" for emulated 82599 cards, "af_xdp:" for veth pairs. keep: leave it running and print what to
+    try next. quiet: only the verdict of each step.
     """
     from ixroute.demo.story import run as tell
 
-    return tell(keep=keep, quiet=quiet)
+    return tell(keep=keep, quiet=quiet, ports=ports)
 
 
 def stop() -> int:

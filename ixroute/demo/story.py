@@ -15,15 +15,15 @@ from ixroute.demo.daemon import Daemon, DaemonError
 from ixroute.demo.netns import CommandError
 from ixroute.demo.probes import Transfer, ping, tcp_transfer, traceroute, udp_flow
 from ixroute.demo.readings import dropped_total, punted_total, unbalanced
-from ixroute.demo.topology import Lab, Link
+from ixroute.demo.topology import AF_XDP, Lab, Link
 
 CONFIG = """\
 # Ports, workers, memory: what the kernel cannot hold. Addresses and routes are set with `ip`.
 [ports.lan]
-spec = "af_xdp:r0"
+spec = "{lan}"
 
 [ports.wan]
-spec = "af_xdp:r1"
+spec = "{wan}"
 
 [workers]
 cores = "{core}"
@@ -66,7 +66,7 @@ class Teller:
             raise StepError(text)
 
 
-def run(keep: bool = False, quiet: bool = False) -> int:
+def run(keep: bool = False, quiet: bool = False, ports: str = AF_XDP) -> int:
     """See ixroute.demo.run."""
     if reason := _missing():
         print(f"ixroute demo: {reason}", file=sys.stderr)
@@ -74,7 +74,7 @@ def run(keep: bool = False, quiet: bool = False) -> int:
     teller = Teller(quiet)
     began = time.monotonic()
     try:
-        with _signals_end_the_demo(), Lab(keep=keep) as lab, Daemon(lab.router, []) as daemon:
+        with _signals_end_the_demo(), Lab(keep=keep, ports=ports) as lab, Daemon(lab.router, []) as daemon:
             _tell(teller, lab, daemon, keep)
     except (StepError, CommandError, DaemonError, ControlError, OSError) as error:
         print(f"ixroute demo: {error}", file=sys.stderr)
@@ -132,6 +132,8 @@ def _signals_end_the_demo() -> Iterator[None]:
 
 def _steps(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     teller.text("client (10.0.1.2, fd00:1::2) -- lan [router] wan -- server (10.0.2.2, fd00:2::2)")
+    if lab.cards:
+        _cards(teller, lab)
     _start(teller, lab, daemon)
     _address(teller, lab)
     _ping_and_trace(teller, lab)
@@ -141,11 +143,19 @@ def _steps(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     _account(teller, lab, daemon)
 
 
+def _cards(teller: Teller, lab: Lab) -> None:
+    teller.head("Two Intel 82599 cards, emulated; each one's wire is the interface of a host")
+    assert lab.cards is not None
+    teller.command(" ".join(["ixroute", *lab.cards.arguments]))
+
+
 def _start(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     teller.head("The daemon")
     core = max(os.sched_getaffinity(0))
     config = lab.router.directory / "ixroute.toml"
-    config.write_text(CONFIG.format(core=core, socket=daemon.control))
+    config.write_text(
+        CONFIG.format(core=core, socket=daemon.control, lan=lab.links[0].spec, wan=lab.links[1].spec)
+    )
     daemon.arguments = ["--config", os.fspath(config)]
     teller.text(config.read_text())
     teller.command(f"ip netns exec {lab.router.name} ixroute run --config {config}")
@@ -259,8 +269,11 @@ def _account(teller: Teller, lab: Lab, daemon: Daemon) -> None:
 def _end(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     teller.head("The end")
     code = daemon.stop()
-    xdp = "xdp" in lab.router.ip("link show")
     daemon.close()
+    if lab.cards:
+        teller.check(code == 0, f"SIGTERM: the daemon ended with code {code}, the cards are given back")
+        return
+    xdp = "xdp" in lab.router.ip("link show")
     teller.check(
         code == 0 and not xdp, f"SIGTERM: the daemon ended with code {code}, its XDP programs are gone"
     )

@@ -1,10 +1,10 @@
-"""Hosts around one router, each on a veth pair: the network of the demo, the tests and the benchmarks.
+"""Hosts around one router, each on a cable: the network of the demo, the tests and the benchmarks.
 
     client (eth0) ---- (r0) router (r1) ---- (eth0) server          and a third host on r2 when asked for
 
-The router's ends are what `ixroute` drives (`af_xdp:r0`); the TAPs it makes, `lan` and `wan`, are what is
-configured. With `kernel=True` Linux itself routes, with the same addresses on r0 and r1: the reference to
-compare with.
+The router's ends are what `ixroute` drives; the TAPs it makes, `lan` and `wan`, are what is configured. A cable
+is a veth pair (`af_xdp:r0`), or an emulated 82599 whose wire is the host's interface (`vfio-user:SOCKET`). With
+`kernel=True` Linux itself routes, with the same addresses on r0 and r1: the reference to compare with.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ixroute.demo.cards import Cards
 from ixroute.demo.netns import RUN, Namespace, reap_leftovers
 
 PREFIX = "ixr"  # namespaces are ixr<pid>-client …; those of dead processes are removed by the next lab
+AF_XDP, CARDS = "af_xdp:", "vfio-user:"
 KEPT_PREFIX = "ixdemo"  # what `ixroute demo --keep` leaves, until it is stopped
 
 
@@ -29,10 +31,12 @@ class Link:
     port: str
     """The port's name: the TAP's, which is what people configure."""
     device: str
-    """The router's end of the veth pair."""
+    """The router's end of the cable: of the veth pair; with emulated cards only a word."""
     interface: str
     """What has the router's addresses: the TAP, or the device itself when Linux forwards."""
     mtu: int
+    spec: str
+    """What `ixroute run` is told to drive."""
 
     @property
     def router4(self) -> str:
@@ -82,14 +86,16 @@ class Lab:
         hosts: int = 2,
         *,
         kernel: bool = False,
+        ports: str = AF_XDP,
         queues: int = 1,
         mtu: int | tuple[int, ...] = 1500,
         mute: bool = False,
         label: str = "",
         keep: bool = False,
     ) -> None:
-        """mtu: one for all links, or one for each. mute: the hosts have no addresses and never answer by
-        themselves, for tests that play frames. label: tells several labs of one process apart.
+        """ports: what the router's ports are: AF_XDP on veth pairs, or CARDS. mtu: one for all links, or one for
+        each. mute: the hosts have no addresses and never answer by themselves, for tests that play frames.
+        label: tells several labs of one process apart.
         """
         base = f"{KEPT_PREFIX if keep else PREFIX}{os.getpid()}-{label}"
         mtus = mtu if isinstance(mtu, tuple) else (mtu,) * hosts
@@ -98,11 +104,17 @@ class Lab:
         self.mute = mute
         self.released = False
         self.router = Namespace(f"{base}router")
-        self.links = tuple(
-            Link(i + 1, HOSTS[i], PORTS[i], f"r{i}", f"r{i}" if kernel else PORTS[i], mtus[i])
-            for i in range(hosts)
-        )
+        self.links = tuple(self._link(i, mtus[i], ports) for i in range(hosts))
+        self.cards: Cards | None = None
+        if ports == CARDS and not kernel:
+            macs = [link.router_mac for link in self.links]
+            self.cards = Cards(self.router, [f"wire{i}" for i in range(hosts)], macs)
         self.hosts = {link.host: Namespace(f"{base}{link.host}") for link in self.links}
+
+    def _link(self, i: int, mtu: int, ports: str) -> Link:
+        device = f"r{i}"
+        spec = f"{AF_XDP}{device}" if ports == AF_XDP else f"{CARDS}{self.router.directory}/card{i}.sock"
+        return Link(i + 1, HOSTS[i], PORTS[i], device, device if self.kernel else PORTS[i], mtu, spec)
 
     @property
     def client(self) -> Namespace:
@@ -129,8 +141,14 @@ class Lab:
         try:
             for namespace in self.namespaces():
                 namespace.create()
+            if self.cards:
+                self.cards.start()
             for link in self.links:
-                self._lay_cable(link)
+                if self.cards:
+                    self._lay_wire(link)
+                else:
+                    self._lay_cable(link)
+                self._set_up_host(link)
                 if not self.mute:
                     self._address_host(link)
         except BaseException:
@@ -141,11 +159,15 @@ class Lab:
     def release(self) -> None:
         """Leaves everything running when this process ends."""
         self.released = True
+        if self.cards:
+            self.cards.release()
         atexit.unregister(self.close)
 
     def close(self) -> None:
         """Ends every program inside and removes all; may be called any number of times."""
         atexit.unregister(self.close)
+        if self.cards:
+            self.cards.close()
         # the router first: its daemon then detaches from cables that still exist
         for namespace in (self.router, *self.hosts.values()):
             namespace.destroy()
@@ -162,6 +184,15 @@ class Lab:
         else:  # the device is the wire of a port: the kernel has nothing to say on it
             self.router.sysctl(f"net.ipv6.conf.{link.device}.disable_ipv6", 1)
         self.router.ip(f"link set {link.device} up")
+
+    def _lay_wire(self, link: Link) -> None:
+        """The TAP that is the far end of an emulated card's wire becomes the host's interface."""
+        host, wire = self.hosts[link.host], f"wire{link.number - 1}"
+        self.router.ip(f"link set {wire} netns {host.name} name eth0")
+        host.ip(f"link set eth0 address {link.host_mac} mtu {link.mtu}")
+
+    def _set_up_host(self, link: Link) -> None:
+        host = self.hosts[link.host]
         if self.mute:
             host.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
             host.ip("link set eth0 arp off")

@@ -12,22 +12,24 @@ import contextlib
 import errno
 import logging
 import os
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ixroute.driver import bpf, ethtool, netdev
 from ixroute.driver.changes import Changes
+from ixroute.driver.memlock import raise_memlock
 from ixroute.driver.netdev import NetDevice
 from ixroute.driver.port import Link, PortError, PortOptions
-from ixroute.driver.umem import FRAME_BYTES, Umem, max_mtu
+from ixroute.driver.umem import Umem, max_mtu
 from ixroute.driver.xsk import STATISTICS, XskSocket, retry_busy
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+FRAME_BYTES = (2048, 4096)
+"""What AF_XDP takes for a chunk of umem: powers of two from 2048 to a page (xdp_umem_reg)."""
 _MAX_QUEUES = 1024  # that a program's map of sockets has room for
 _COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _UNWANTED_OFFLOADS = ethtool.FLAG_RXVLAN | ethtool.FLAG_LRO
@@ -131,8 +133,9 @@ class AfXdpPort:
     # ---- bring-up
 
     def _bring_up(self) -> None:
+        self._check_frames()
         self._check_interface()
-        _raise_memlock()
+        raise_memlock()
         self._load_program()
         self._attach()
         self._changes = Changes(self._options.state_dir, self._device)
@@ -143,6 +146,14 @@ class AfXdpPort:
         self._bind_sockets()
         self._membership = netdev.Membership(self._device.ifindex)
         self._membership.set(netdev.PACKET_MR_ALLMULTI, True)
+
+    def _check_frames(self) -> None:
+        frame_bytes = self._umem.frame_bytes
+        if frame_bytes not in FRAME_BYTES:
+            raise self._error(
+                f"AF_XDP takes frames of 2048 or 4096 bytes, and those of this router have {frame_bytes}:"
+                " set memory.frame_bytes = 4096, and MTUs that fit it on all ports"
+            )
 
     def _check_interface(self) -> None:
         if self._device.hardware_type() != netdev.ARPHRD_ETHER:
@@ -489,9 +500,3 @@ class AfXdpPort:
                 log.warning(
                     "port %s: %s of %s stay changed: %s", self.name, what, self._interface, e.strerror
                 )
-
-
-def _raise_memlock() -> None:
-    """As far as we may: kernels before 5.11 charge BPF maps to it, all charge umem without CAP_IPC_LOCK."""
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))

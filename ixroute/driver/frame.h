@@ -28,11 +28,12 @@ struct frame {
 _Static_assert(sizeof(struct frame) == 16, "two frames to a 32-byte store");
 
 #define FRAME_INJECTED 1u /* came from the kernel through the TAP: goes out of `port` unrouted */
-/* What the card says of a received packet's checksums; neither of a pair: it did not look. */
-#define FRAME_IP_GOOD 2u
+/* What the card says of a received packet's checksums; neither of a pair: it did not look. The good ones are where an
+ * 82599 says that it looked (ixgbe/ring.c moves both at once). */
 #define FRAME_IP_BAD 4u
-#define FRAME_L4_GOOD 8u
 #define FRAME_L4_BAD 16u
+#define FRAME_L4_GOOD 32u
+#define FRAME_IP_GOOD 64u
 
 static inline uint8_t *frame_data(const struct umem *umem, uint64_t addr)
 {

@@ -13,7 +13,7 @@ from ixroute.demo.topology import Lab
 
 def port_arguments(lab: Lab) -> list[str]:
     """`ixroute run` arguments for a lab's cables: one worker, on the last core."""
-    ports = [word for link in lab.links for word in ("--port", f"{link.port}=af_xdp:{link.device}")]
+    ports = [word for link in lab.links for word in ("--port", f"{link.port}={link.spec}")]
     return [*ports, "--workers", str(max(os.sched_getaffinity(0)))]
 
 
