@@ -34,7 +34,7 @@ EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (run, stats, show, lookup, doctor, config, ask, devices, bind, demo, fwd, pktgen, dump, emulate)
+_COMMANDS = (run, stats, show, lookup, doctor, config, ask, devices, bind, demo, emulate, fwd, pktgen, dump)
 
 _DESCRIPTION = """\
 A router for one Linux machine. Its ports are driven from user space; its

@@ -1,8 +1,6 @@
 /* The C side of door.h: nothing but the headers of the rooms. */
+#include "driver/doorbell.h"
 #include "driver/ixgbe/park.h"
-#include "driver/ixgbe/ring.h"
-#include "driver/doorbell.h"
-#include "driver/doorbell.h"
 #include "driver/ixgbe/ring.h"
 #include "driver/memport.h"
 #include "driver/mmio.h"

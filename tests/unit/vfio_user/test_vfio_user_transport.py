@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import select
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vfio_user_rig import BAR_BYTES, DOORBELL, MAPPED_PAGE, MSIX_AT, VECTORS, Memory, Toy, driven, open_fds
-
-from ixroute._dataplane import lib
-from ixroute.driver.transport import TransportError
-from ixroute.driver.vfio_user import FIRST_IOVA, IOVA_STEP, VfioUserTransport
+from vfio_user_rig import BAR_BYTES, driven, open_fds
 
 
 @pytest.fixture
