@@ -9,7 +9,22 @@ from collections.abc import Sequence
 
 from ixroute import __version__
 from ixroute.client import NotRunningError
-from ixroute.commands import ask, config, demo, doctor, dump, fwd, lookup, pktgen, run, show, stats
+from ixroute.commands import (
+    ask,
+    bind,
+    config,
+    demo,
+    devices,
+    doctor,
+    dump,
+    emulate,
+    fwd,
+    lookup,
+    pktgen,
+    run,
+    show,
+    stats,
+)
 from ixroute.config import ConfigError
 from ixroute.errors import UsageError, UserError
 
@@ -19,7 +34,7 @@ EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (run, stats, show, lookup, doctor, config, ask, demo, fwd, pktgen, dump)
+_COMMANDS = (run, stats, show, lookup, doctor, config, ask, devices, bind, demo, emulate, fwd, pktgen, dump)
 
 _DESCRIPTION = """\
 A router for one Linux machine. Its ports are driven from user space; its

@@ -370,6 +370,10 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
+/* ---- driver/mmio.h ---- */
+uint32_t mmio_read32(const void *base, uint64_t offset);
+void mmio_write32(void *base, uint64_t offset, uint32_t value);
+
 /* ---- driver/dma.h, driver/doorbell.h ---- */
 struct dma_map {
 	uint64_t base;
@@ -415,7 +419,111 @@ void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool);
 struct queue *ixgbe_ring_queue(struct ixgbe_ring *ring);
 void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool);
 uint32_t ixgbe_ring_in_flight(const struct ixgbe_ring *ring);
+struct ixgbe_park;
+struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring);
+void ixgbe_park_destroy(struct ixgbe_park *park);
+void ixgbe_park_begin(struct ixgbe_park *park);
+int ixgbe_park_seen(const struct ixgbe_park *park);
+void ixgbe_park_end(struct ixgbe_park *park, int reset);
 
-/* ---- emulator/wire.h ---- */
+/* ---- emulator/wire.h, wire_kinds.h, pcap.h ---- */
+#define WIRE_BURST ...
+#define WIRE_LONGEST ...
+struct wire_packet {
+	const uint8_t *data;
+	uint32_t len;
+};
+struct wire {
+	int wait_fd;
+	uint64_t rx_packets, rx_bytes;
+	uint64_t tx_packets, tx_bytes;
+	uint64_t rx_dropped;
+	uint64_t tx_dropped;
+	uint64_t syscalls;
+	...;
+};
+unsigned wire_receive(struct wire *wire, struct wire_packet *packets, unsigned n);
+unsigned wire_send(struct wire *wire, const struct wire_packet *packets, unsigned n);
+int wire_arm(struct wire *wire);
+void wire_disarm(struct wire *wire);
+uint64_t wire_due_ns(struct wire *wire);
+struct wire *wire_discard_create(void);
+void wire_discard_destroy(struct wire *wire);
+struct wire *wire_tap_create(int fd);
+void wire_tap_destroy(struct wire *wire);
+struct wire *wire_packet_create(int fd);
+void wire_packet_destroy(struct wire *wire);
+uint64_t wire_packet_segmented(const struct wire *wire);
+int wire_pair_create(struct wire *ends[2]);
+void wire_pair_destroy(struct wire *ends[2]);
+enum pcap_fault {
+	PCAP_FINE,
+	PCAP_NO_HEADER,
+	PCAP_NG,
+	PCAP_VERSION,
+	PCAP_NOT_ETHERNET,
+	PCAP_WITH_FCS,
+	PCAP_CUT,
+	PCAP_SLICED,
+};
+struct pcap_check {
+	enum pcap_fault fault;
+	uint64_t packets;
+	uint64_t offset;
+	uint64_t misfits;
+	uint32_t value;
+};
+void pcap_check(const uint8_t *bytes, size_t n, struct pcap_check *out);
+struct wire *wire_pcap_create(const uint8_t *bytes, size_t n, int loop, uint64_t pps, int out_fd, int event);
+void wire_pcap_destroy(struct wire *wire);
+int wire_pcap_write(struct wire *wire);
+void wire_pcap_stop(struct wire *wire);
 
-/* ---- emulator/card.h ---- */
+/* ---- emulator/card.h, wire_memory.h ---- */
+#define CARD_QUEUES ...
+#define CARD_VECTORS ...
+#define CARD_BAR_BYTES ...
+struct engine;
+struct card;
+struct card_counters {
+	uint64_t dma_faults;
+	uint64_t last_fault_iova;
+	uint64_t bad_descriptors;
+	uint64_t interrupts;
+	uint64_t rx_packets, tx_packets;
+	uint64_t tx_segments;
+};
+struct engine_counters {
+	uint64_t passes, busy_passes, sleeps, wakes_by_event;
+};
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan);
+void engine_destroy(struct engine *engine);
+int engine_run(struct engine *engine);
+void engine_stop(struct engine *engine);
+unsigned engine_step(struct engine *engine);
+void engine_counters_read(const struct engine *engine, struct engine_counters *out);
+struct card *card_create(struct engine *engine, volatile uint32_t *registers);
+void card_destroy(struct card *card);
+void card_plug(struct card *card, struct wire *wire);
+void card_set_link(struct card *card, int up);
+void card_reset(struct card *card);
+int card_dma_map(struct card *card, uint64_t iova, uint64_t length, uint8_t *address, int readable, int writable);
+int card_dma_unmap(struct card *card, uint64_t iova, uint64_t length);
+int card_set_vectors(struct card *card, unsigned first, unsigned n, const int *fds);
+void card_raise_vector(struct card *card, unsigned vector);
+int card_read(struct card *card, uint32_t offset, uint32_t *value);
+int card_write(struct card *card, uint32_t offset, uint32_t value);
+void card_cause(struct card *card, uint32_t eicr_bits);
+void card_queue_changed(struct card *card, int is_tx, unsigned queue);
+void card_filters_changed(struct card *card);
+void card_kick(struct card *card);
+void card_counters_read(const struct card *card, struct card_counters *out);
+struct wire *wire_memory_create(uint32_t room_bytes, int event);
+void wire_memory_destroy(struct wire *wire);
+int wire_memory_put(struct wire *wire, const uint8_t *data, uint32_t len);
+uint32_t wire_memory_take(struct wire *wire, uint8_t *data, uint32_t room);
+void wire_memory_repeat(struct wire *wire, uint32_t burst);
+void wire_memory_hold(struct wire *wire, int held);
+uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
+uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
+uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);

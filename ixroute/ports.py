@@ -55,6 +55,7 @@ class Pairs:
         self._capacity = capacity
         self._post = post
         self._links: dict[int, Link] = {}
+        self._troubles: dict[int, str] = {}
         self._states: dict[int, PortState] = {}
         self._trusted = False
         self._lock = threading.Lock()
@@ -108,6 +109,17 @@ class Pairs:
         for worker in self._workers:
             used |= int.from_bytes(worker.take_used(self._capacity), "little")
         return used.to_bytes((self._capacity + 7) // 8, "little")
+
+    def service(self) -> None:
+        """What ports do by the clock and when their link_fd is readable. The main thread's. A trouble is told once."""
+        for port in self._ports:
+            try:
+                port.service()
+                self._troubles.pop(port.index, None)
+            except PortError as error:
+                if self._troubles.get(port.index) != str(error):
+                    log.error("%s", error)
+                self._troubles[port.index] = str(error)
 
     def follow_links(self) -> None:
         """Each TAP gets its wire's carrier and speed. The main thread's, at every tick and when the kernel says that

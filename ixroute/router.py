@@ -22,9 +22,9 @@ from types import FrameType
 from ixroute.answers import Answers
 from ixroute.config import Config, ConfigError, PortConfig, choose_cores, reread
 from ixroute.control import ControlServer
-from ixroute.driver.kinds import frames_wanted, mtu_of, open_port
+from ixroute.driver.kinds import frame_bytes_wanted, frames_wanted, mtu_of, open_port
 from ixroute.driver.port import Port, PortError, PortOptions
-from ixroute.driver.umem import Umem, frame_bytes_for
+from ixroute.driver.umem import Umem
 from ixroute.errors import UserError
 from ixroute.fib.adjacency import AdjacencyTable
 from ixroute.fib.fib import Fib
@@ -122,7 +122,7 @@ class Router:
             ports=[contract.Port(port.index, port.name) for port in ports],
             actions=_actions(),
             sink=pairs,
-            watch=[port.device for port in config.ports],
+            watch=[port.device for port in config.ports if port.kind == "af_xdp"],
             audit_s=float(config.mirror.audit_seconds),
             buffer_bytes=config.mirror.rcvbuf_bytes,
         )
@@ -146,7 +146,9 @@ class Router:
                 f"memory.frames is {config.memory.frames}: {len(config.ports)} ports and {len(cores)} workers"
                 f' need {needed * len(cores)}; raise it or write "auto"'
             )
-        frame_bytes = config.memory.frame_bytes or frame_bytes_for(max(mtu_of(p.spec) for p in config.ports))
+        frame_bytes = config.memory.frame_bytes or max(
+            frame_bytes_wanted(port.spec, mtu_of(port.spec, port.name)) for port in config.ports
+        )
         return Umem(per_worker * len(cores), frame_bytes, config.memory.hugepages), per_worker
 
     def _make_door(
@@ -224,15 +226,22 @@ class Router:
         self._notifier.ready(f"routing between {names}")
 
     def _serve(self, parts: Parts) -> int:
-        """The main thread's life: jobs from other threads, a tick a second, until told to stop."""
+        """The main thread's life: jobs from other threads, events of links, a tick a second, until told to stop."""
+        next_tick = 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
+            links = {port.link_fd for port in parts.ports if port.link_fd >= 0}
+            for fd in links:
+                selector.register(fd, selectors.EVENT_READ)
             while not self._stopping:
-                if selector.select(TICK_SECONDS):
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake_read.recv(4096)
+                ready = {key.fd for key, _ in selector.select(TICK_SECONDS)}
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4096)
                 while not self._jobs.empty():
                     self._run_job(self._jobs.get_nowait())
+                if ready & links or time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_SECONDS
+                    self._run_job(parts.pairs.service)
                 self._run_job(parts.pairs.follow_links)
                 _trust_when_synced(parts)
                 dead = [worker.number for worker in parts.workers if not worker.alive]
@@ -323,7 +332,15 @@ def _run_on(cores: Set[int]) -> None:
 
 
 def _options(port: PortConfig) -> PortOptions:
-    return PortOptions(mode=port.mode, zero_copy=port.zero_copy)
+    return PortOptions(
+        mode=port.mode,
+        zero_copy="on" if port.zero_copy == "require" else port.zero_copy,
+        force_id=port.force_id,
+        interrupt_us=port.interrupt_us,
+        restore_driver=port.restore_driver,
+        rss_key=port.rss_key,
+        unsupported_module=port.unsupported_module,
+    )
 
 
 def _actions() -> contract.Actions:

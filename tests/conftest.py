@@ -1,6 +1,6 @@
 """What every test tier shares: which of them this machine can run, and a loud word about those it cannot.
 
-IXROUTE_REQUIRE names the tiers that must run (`netns,frr,tables`, or `all`): a test of theirs that cannot run
+IXROUTE_REQUIRE names the tiers that must run (`netns,frr,tables,guest`, or `all`): a test of theirs that cannot run
 fails instead of being skipped.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("house", "unit", "fuzz", "netns")
+TIERS = ("house", "unit", "model", "fuzz", "netns", "guest")
 
 
 @functools.cache
@@ -46,7 +46,24 @@ def _no_tables() -> str:
     return _no_namespaces() or ("" if shutil.which("ip") else "needs iproute2")
 
 
-NEEDS: dict[str, Callable[[], str]] = {"netns": _no_namespaces, "frr": _no_frr, "tables": _no_tables}
+@functools.cache
+def _no_guest() -> str:
+    """Fetches what is missing (tests/lab/guest/packages.py)."""
+    from lab.guest import packages
+
+    try:
+        packages.obtain()
+    except packages.UnavailableError as reason:
+        return f"QEMU and its guest cannot be had: {reason}"
+    return ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "netns": _no_namespaces,
+    "frr": _no_frr,
+    "tables": _no_tables,
+    "guest": _no_guest,
+}
 
 
 def _required(tier: str) -> bool:

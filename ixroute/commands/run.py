@@ -22,6 +22,7 @@ over it: a --port of a name that the file has replaces its device.
 
 _EXAMPLES = """\
   ixroute run --port wan0=af_xdp:eth1 --port lan0=af_xdp:eth2
+  ixroute run --port wan0=0000:03:00.0 --port lan0=0000:03:00.1
   ixroute run --config ./lab.toml --workers 2-3 --log-level debug
   ixroute run --port p0=af_xdp:veth0 --socket /run/lab.sock
 """
@@ -41,10 +42,18 @@ def add(commands: parsing.Commands) -> None:
         metavar="NAME=SPEC",
         action="append",
         default=[],
-        help="a port: the interface's name and the device, like wan0=af_xdp:eth1; may be given again",
+        help="a port: the interface's name and the device, like wan0=af_xdp:eth1, wan0=0000:03:00.0,"
+        " wan0=vfio-user:/run/card.sock; may be given again",
     )
     parser.add_argument(
         "-w", "--workers", metavar="CORES", help="cores that carry a worker each, like 2 or 1,2-3"
+    )
+    parser.add_argument(
+        "--force-id",
+        metavar="[NAME=]ID",
+        action="append",
+        default=[],
+        help="drive a PCI card (of port NAME; else every one) as if this were its device id, like 10fb",
     )
     parser.add_argument("-s", "--socket", metavar="PATH", help="path of the control socket")
     parser.add_argument("--log-level", choices=LOG_LEVELS, help="least important line to write")
@@ -63,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def configuration(args: argparse.Namespace, default: Path = DEFAULT_PATH) -> Config:
     """What file and flags say together. ConfigError when that is wrong, or names no port."""
-    flags = Flags(tuple(args.port), args.workers, args.socket, args.log_level)
+    flags = Flags(tuple(args.port), args.workers, args.socket, args.log_level, tuple(args.force_id))
     path = args.config if args.config is not None else default if default.exists() else None
     config = with_flags(load(path) if path is not None else Config(), flags)
     if not config.ports:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ixroute.driver.specs import NOIOMMU, VFIO, VFIO_USER, join_spec, pci_address, split_spec
+
 Check = Callable[[object], Any]
 MAX_WORKERS = 64  # forward/worker.h
 
@@ -102,6 +104,34 @@ def interface_name(value: object) -> str:
     return value
 
 
+def card_address(value: object) -> str:
+    """A PCI address, completed."""
+    address = pci_address(value) if isinstance(value, str) else None
+    if address is None:
+        raise WantedError("a PCI address like 0000:03:00.0 (`ixroute devices` lists them)", value)
+    return address
+
+
+def device_id(value: object) -> int | None:
+    """Four hexadecimal digits."""
+    if value == "":
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"(?:0x)?[0-9a-fA-F]{4}", value):
+        raise WantedError(
+            'a device id of four hexadecimal digits like "10fb", or "" for the card\'s own', value
+        )
+    return int(value, 16)
+
+
+def rss_key(value: object) -> bytes:
+    """40 bytes as hexadecimal digits."""
+    if value == "":
+        return b""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{80}", value):
+        raise WantedError('40 bytes as 80 hexadecimal digits, or "" for a symmetric key', value)
+    return bytes.fromhex(value)
+
+
 @dataclass(frozen=True)
 class PortKind:
     """What may follow the colon of a port's spec."""
@@ -112,21 +142,27 @@ class PortKind:
 
 KINDS: Mapping[str, PortKind] = {
     "af_xdp": PortKind(interface_name, "af_xdp:eth1"),
+    VFIO: PortKind(card_address, "0000:03:00.0"),
+    VFIO_USER: PortKind(socket_path, "vfio-user:/run/card.sock"),
+    NOIOMMU: PortKind(card_address, "noiommu:0000:03:00.0"),
 }
 
 
 def port_spec(value: object) -> str:
-    """`KIND:DEVICE`."""
+    """`KIND:DEVICE`, or a PCI address; as split_spec and join_spec write it."""
     examples = ", ".join(kind.example for kind in KINDS.values())
     if not isinstance(value, str) or ":" not in value:
         raise WantedError(f'"KIND:DEVICE", for example {examples}', value)
-    kind, _, device = value.partition(":")
+    try:
+        kind, device = split_spec(value)
+    except ValueError:
+        kind, _, device = value.partition(":")
     if kind not in KINDS:
         raise ValueError(
-            f"unknown kind of port {kind!r}; known: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}"
+            f"unknown kind of port {kind!r}; known: {', '.join(KINDS)}{did_you_mean(kind, KINDS)};"
+            " a PCI address is written like 0000:03:00.0"
         )
-    KINDS[kind].device(device)
-    return value
+    return join_spec(kind, KINDS[kind].device(device))
 
 
 def parse_cores(value: object) -> tuple[int, ...]:

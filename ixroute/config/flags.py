@@ -11,6 +11,7 @@ from ixroute.config.checks import Check
 from ixroute.config.faults import ConfigError, Fault
 from ixroute.config.reader import load, port_conflicts
 from ixroute.config.sections import DEFAULT_SOCKET, Config, Flags, LogConfig, PortConfig
+from ixroute.driver.specs import PCI_KINDS
 
 
 def with_flags(config: Config, flags: Flags) -> Config:
@@ -34,6 +35,17 @@ def with_flags(config: Config, flags: Flags) -> Config:
             name, spec = found
             given.add(name)
             by_name[name] = replace(by_name[name], spec=spec) if name in by_name else PortConfig(name, spec)
+    for flag in flags.force_ids:
+        found = checked("--force-id", flag, _force_id_flag)
+        if found is None:
+            continue
+        names = [found[0]] if found[0] else [port.name for port in by_name.values() if port.kind in PCI_KINDS]
+        unknown = [name for name in names if name not in by_name or by_name[name].kind not in PCI_KINDS]
+        if unknown or not names:
+            errors.append(Fault(f"--force-id {flag}", 0, "", f"no port {found[0] or 'at all'} is a PCI card"))
+            continue
+        for name in names:
+            by_name[name] = replace(by_name[name], force_id=found[1])
     if flags.workers is not None:
         cores = checked("--workers", flags.workers, check.parse_cores)
         config = replace(config, workers=replace(config.workers, cores=cores or ()))
@@ -56,6 +68,14 @@ def _port_flag(value: object) -> tuple[str, str]:
     if not equals:
         raise check.WantedError(f"NAME=SPEC, for example wan0={example}", value)
     return check.interface_name(name), check.port_spec(spec)
+
+
+def _force_id_flag(value: object) -> tuple[str, int | None]:
+    """`ID`, or `PORT=ID`."""
+    name, _, number = str(value).rpartition("=")
+    if not number:
+        raise check.WantedError("a device id like 10fb, or PORT=ID", value)
+    return name, check.device_id(number)
 
 
 def reread(config: Config) -> Config:

@@ -15,6 +15,7 @@ from ixroute.config import checks as check
 from ixroute.config.faults import ConfigError, Fault
 from ixroute.config.sections import DEFAULT_POLICERS, MAX_PORTS, SECTIONS, Config, PolicerConfig, PortConfig
 from ixroute.config.toml_lines import key_lines, line_of
+from ixroute.driver.specs import NOIOMMU, VFIO
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -161,11 +162,12 @@ def port_conflicts(ports: Sequence[PortConfig]) -> list[tuple[int, str]]:
     for number, port in enumerate(ports):
         if not port.spec:
             continue
-        if port.spec in seen:
-            wrong.append((number, f"{port.spec} is already the device of port {seen[port.spec]}"))
+        card = port.device if port.kind in (VFIO, NOIOMMU) else port.spec
+        if card in seen:
+            wrong.append((number, f"{card} is already the device of port {seen[card]}"))
         if port.device in names:
             wrong.append(
                 (number, f"{port.device} is its device and also the name of a port: choose another name")
             )
-        seen.setdefault(port.spec, port.name)
+        seen.setdefault(card, port.name)
     return wrong

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ixroute.config import checks as check
 from ixroute.config.checks import Check
+from ixroute.driver.specs import split_spec
 from ixroute.forward import policers
 
 DEFAULT_PATH = Path("/etc/ixroute/ixroute.toml")
@@ -57,16 +58,39 @@ class PortConfig:
         check.one_of("auto", "require", "off"),
         "frames shared with the driver; auto: when it can; require: refuse to start without",
     )
+    restore_driver: bool = key(
+        False, check.flag, "PCI cards: give the card back to its kernel driver when ixroute ends"
+    )
+    force_id: int | None = key(
+        None,
+        check.device_id,
+        'PCI cards: drive the card as if this were its device id, like "10fb"; "": its own',
+        lambda number: "" if number is None else f"{number:04x}",
+    )
+    interrupt_us: int = key(
+        10,
+        check.whole(2, 1022),
+        "PCI cards: shortest time between two interrupts of a queue, in microseconds",
+    )
+    rss_key: bytes = key(
+        b"",
+        check.rss_key,
+        'PCI cards: key of the hash that spreads flows to workers, 80 hexadecimal digits; "": both directions alike',
+        lambda value: value.hex(),
+    )
+    unsupported_module: bool = key(
+        False, check.flag, "PCI cards: use SFP+ modules that the card's EEPROM has no settings for"
+    )
 
     @property
     def kind(self) -> str:
-        """Key of KINDS: `af_xdp`."""
-        return self.spec.partition(":")[0]
+        """Key of KINDS: `af_xdp`, or `vfio` for a PCI address alone; "" without a spec."""
+        return split_spec(self.spec)[0] if self.spec else ""
 
     @property
     def device(self) -> str:
-        """What follows the kind: an interface's name for af_xdp."""
-        return self.spec.partition(":")[2]
+        """What follows the kind: an interface's name for af_xdp, a whole PCI address, a socket's path."""
+        return split_spec(self.spec)[1] if self.spec else ""
 
 
 @dataclass(frozen=True)
@@ -104,8 +128,8 @@ class MemoryConfig:
     )
     frame_bytes: int | None = key(
         None,
-        check.one_of(2048, 4096, word="auto"),
-        "bytes per packet; auto: 2048, or 4096 when an MTU needs it",
+        check.one_of(2048, 4096, 8192, 16384, word="auto"),
+        "bytes per packet; auto: the least that holds every port's MTU (cards: 4096 at least; af_xdp: 4096 at most)",
         _or("auto"),
     )
     hugepages: str = key(
@@ -189,6 +213,7 @@ class Flags:
     workers: str | None = None
     socket: str | None = None
     log_level: str | None = None
+    force_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

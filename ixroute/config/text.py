@@ -48,7 +48,11 @@ _EXAMPLE_HEAD = """\
 # the ports' interfaces with `ip`, ifupdown, systemd-networkd, FRR or BIRD.
 # Every key is shown with its default, behind a '#'. Unknown keys are errors: `ixroute config check FILE`.
 
-# A port: the name is the interface that the kernel will see, the spec says which device it is.
+# A port: the name is the interface that the kernel will see, the spec says which device it is:
+#   af_xdp:eth1                an interface of Linux
+#   0000:03:00.0               an Intel 82599, X540 or X550 by its PCI address (ixroute devices, ixroute bind)
+#   vfio-user:/run/card.sock   such a card, emulated (ixroute emulate)
+#   noiommu:0000:03:00.0       a card on a machine without an IOMMU: dangerous (docs/operations.md)
 #[ports.wan0]
 #spec = "af_xdp:eth1"
 """

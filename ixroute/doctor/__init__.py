@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ixroute.config import Config
-from ixroute.doctor import kernel, network, ports, processors, service
+from ixroute.doctor import cards, kernel, network, ports, processors, service
 from ixroute.doctor.machine import FAIL, LEVELS, NOTE, OK, WARN, Finding, Machine
 
 __all__ = ["CHECKS", "FAIL", "LEVELS", "NOTE", "OK", "WARN", "Finding", "Machine", "examine"]
@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[Machine, Config], Iterator[Finding]], ...] = (
     network.reverse_path,
     network.firewall,
     ports.devices,
+    cards.cards,
     ports.names,
     service.unit,
     service.vfio,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ixroute.config import Config
 from ixroute.doctor.machine import AF_XDP, FAIL, NOTE, OK, WARN, Finding, Machine
+from ixroute.driver.specs import NOIOMMU, VFIO_USER
 
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK, CAP_BPF = 12, 13, 14, 39
 RLIM_INFINITY = -1
@@ -29,6 +30,8 @@ def version(machine: Machine, config: Config) -> Iterator[Finding]:
 
 def af_xdp(machine: Machine, config: Config) -> Iterator[Finding]:
     """Whether an AF_XDP socket can be made."""
+    if not _has_af_xdp(config):
+        return
     error = machine.socket_error(AF_XDP)
     if error is None:
         yield Finding("af_xdp", OK, "AF_XDP sockets can be made")
@@ -39,6 +42,11 @@ def af_xdp(machine: Machine, config: Config) -> Iterator[Finding]:
         yield Finding("af_xdp", FAIL, "not allowed to make AF_XDP sockets", _AS_ROOT)
     else:
         yield Finding("af_xdp", FAIL, f"AF_XDP socket: {error.strerror}", "see dmesg")
+
+
+def _has_af_xdp(config: Config) -> bool:
+    """Also when there is no port yet."""
+    return not config.ports or any(port.kind == "af_xdp" for port in config.ports)
 
 
 _AS_ROOT = "run as root, or by extra/systemd/ixroute.service"
@@ -57,21 +65,28 @@ def tun(machine: Machine, config: Config) -> Iterator[Finding]:
 
 
 def capabilities(machine: Machine, config: Config) -> Iterator[Finding]:
-    """The three that nothing works without; CAP_IPC_LOCK is memlock's."""
-    needed = {"CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_NET_RAW": CAP_NET_RAW, "CAP_BPF": CAP_BPF}
+    """Those that nothing works without; CAP_IPC_LOCK is memlock's."""
+    needed = {"CAP_NET_ADMIN": CAP_NET_ADMIN}
+    if _has_af_xdp(config):
+        needed |= {"CAP_NET_RAW": CAP_NET_RAW, "CAP_BPF": CAP_BPF}
     missing = [name for name, number in needed.items() if not machine.has_capability(number)]
     if missing:
         yield Finding("privilege", FAIL, f"this process lacks {', '.join(missing)}", _AS_ROOT)
-    elif machine.in_user_namespace():
+    elif machine.in_user_namespace() and _has_af_xdp(config):
         text = "in a user namespace: the kernel refuses BPF maps to it, whatever its capabilities"
         yield Finding("privilege", FAIL, text, "run outside of the container's user namespace")
     else:
-        yield Finding("privilege", OK, "network administration, raw sockets and BPF are allowed")
+        allowed = "network administration, raw sockets and BPF are allowed"
+        yield Finding(
+            "privilege", OK, allowed if _has_af_xdp(config) else "network administration is allowed"
+        )
 
 
 def memlock(machine: Machine, config: Config) -> Iterator[Finding]:
-    """Packet memory is locked when AF_XDP takes it."""
-    if machine.memlock == RLIM_INFINITY or machine.has_capability(CAP_IPC_LOCK):
+    """Packet memory is locked when AF_XDP or VFIO takes it."""
+    if config.ports and all(port.kind == VFIO_USER for port in config.ports):
+        yield Finding("memlock", OK, "emulated cards need no locked memory")
+    elif machine.memlock == RLIM_INFINITY or machine.has_capability(CAP_IPC_LOCK):
         yield Finding("memlock", OK, "packet memory may be locked")
     else:
         text = f"only {machine.memlock >> 10} KiB may be locked, and CAP_IPC_LOCK is missing"
@@ -83,6 +98,12 @@ def memlock(machine: Machine, config: Config) -> Iterator[Finding]:
 def hugepages(machine: Machine, config: Config) -> Iterator[Finding]:
     """Free pages of 2 MiB."""
     wanted = config.memory.hugepages
+    if any(port.kind == NOIOMMU for port in config.ports):  # physical addresses are those of huge pages
+        if wanted == "off":
+            text = "ports without an IOMMU need pages of 2 MiB"
+            yield Finding("hugepages", FAIL, text, 'memory.hugepages = "require"')
+            return
+        wanted = "require"
     if wanted == "off":
         yield Finding("hugepages", OK, "not wanted by the configuration")
         return

@@ -17,7 +17,8 @@ _VETH_MTU = 3498  # the largest with which veth takes a native XDP program
 
 
 def devices(machine: Machine, config: Config) -> Iterator[Finding]:
-    """Each port's device: there, free, with as many queues as workers, without addresses of its own."""
+    """The interface of each port over AF_XDP: there, free, with as many queues as workers, without addresses of its
+    own."""
     if not config.ports:
         yield Finding(
             "ports", NOTE, "no ports configured", "ixroute doctor --config FILE, or --port wan0=af_xdp:eth1"
@@ -27,6 +28,8 @@ def devices(machine: Machine, config: Config) -> Iterator[Finding]:
     workers = choose_cores(config, machine.path("sys"), machine.cores)
     running = machine.answers(config.control.socket)  # then an XDP program on a device is its own
     for port in config.ports:
+        if port.kind != "af_xdp":
+            continue
         if not machine.exists(f"sys/class/net/{port.device}"):
             text = f"{port.name}: no interface {port.device} in this network namespace"
             yield Finding(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ixroute.config import Config
-from ixroute.doctor.machine import NOTE, OK, Finding, Machine
+from ixroute.doctor.machine import FAIL, NOTE, OK, Finding, Machine
+from ixroute.driver.specs import NOIOMMU, VFIO
 
 _UNIT_DIRECTORIES = (
     "etc/systemd/system",
@@ -35,16 +36,17 @@ def unit(machine: Machine, config: Config) -> Iterator[Finding]:
 
 
 def vfio(machine: Machine, config: Config) -> Iterator[Finding]:
-    """For cards that are driven without the kernel: information only, AF_XDP ports do not need it."""
+    """For cards that are driven without the kernel; information only when there is no such port."""
+    kinds = {port.kind for port in config.ports}
+    level = FAIL if kinds & {VFIO, NOIOMMU} else NOTE
+    others = "" if level == FAIL else " (AF_XDP ports do without)"
     groups = machine.list("sys/kernel/iommu_groups")
     device = machine.exists("dev/vfio/vfio")
     if groups and device:
         yield Finding("vfio", OK, f"IOMMU with {len(groups)} groups, VFIO is there")
     elif groups:
-        yield Finding(
-            "vfio", NOTE, "IOMMU is on, VFIO is not loaded (AF_XDP ports do without)", "modprobe vfio-pci"
-        )
+        yield Finding("vfio", level, f"IOMMU is on, VFIO is not loaded{others}", "modprobe vfio-pci")
+    elif kinds & {NOIOMMU} and not kinds & {VFIO} and device:
+        yield Finding("vfio", NOTE, "VFIO is there, without an IOMMU")
     else:
-        yield Finding(
-            "vfio", NOTE, "no IOMMU (AF_XDP ports do without)", "kernel command line: intel_iommu=on iommu=pt"
-        )
+        yield Finding("vfio", level, f"no IOMMU{others}", "kernel command line: intel_iommu=on iommu=pt")

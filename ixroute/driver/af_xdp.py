@@ -12,22 +12,24 @@ import contextlib
 import errno
 import logging
 import os
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ixroute.driver import bpf, ethtool, netdev
 from ixroute.driver.changes import Changes
+from ixroute.driver.memlock import raise_memlock
 from ixroute.driver.netdev import NetDevice
 from ixroute.driver.port import Link, PortError, PortOptions
-from ixroute.driver.umem import FRAME_BYTES, Umem, max_mtu
+from ixroute.driver.umem import Umem, max_mtu
 from ixroute.driver.xsk import STATISTICS, XskSocket, retry_busy
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+FRAME_BYTES = (2048, 4096)
+"""What AF_XDP takes for a chunk of umem: powers of two from 2048 to a page (xdp_umem_reg)."""
 _MAX_QUEUES = 1024  # that a program's map of sockets has room for
 _COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _UNWANTED_OFFLOADS = ethtool.FLAG_RXVLAN | ethtool.FLAG_LRO
@@ -107,6 +109,7 @@ class AfXdpPort:
         self._disable_ipv6: tuple[int, str] | None = None  # the sysctl's descriptor, what to put back
         self._offloads_before: int | None = None
         self._last_stats: dict[str, int] = {}
+        self._zero_stats: dict[str, int] = {}
         self._closed = False
         umem.hold()
         try:
@@ -131,8 +134,9 @@ class AfXdpPort:
     # ---- bring-up
 
     def _bring_up(self) -> None:
+        self._check_frames()
         self._check_interface()
-        _raise_memlock()
+        raise_memlock()
         self._load_program()
         self._attach()
         self._changes = Changes(self._options.state_dir, self._device)
@@ -143,6 +147,14 @@ class AfXdpPort:
         self._bind_sockets()
         self._membership = netdev.Membership(self._device.ifindex)
         self._membership.set(netdev.PACKET_MR_ALLMULTI, True)
+
+    def _check_frames(self) -> None:
+        frame_bytes = self._umem.frame_bytes
+        if frame_bytes not in FRAME_BYTES:
+            raise self._error(
+                f"AF_XDP takes frames of 2048 or 4096 bytes, and those of this router have {frame_bytes}:"
+                " set memory.frame_bytes = 4096, and MTUs that fit it on all ports"
+            )
 
     def _check_interface(self) -> None:
         if self._device.hardware_type() != netdev.ARPHRD_ETHER:
@@ -434,7 +446,19 @@ class AfXdpPort:
                 for key in _COUNTERS:
                     totals[key] += getattr(socket.queue, key)
             self._last_stats = totals
-        return dict(self._last_stats)
+        return {key: value - self._zero_stats.get(key, 0) for key, value in self._last_stats.items()}
+
+    def reset_stats(self) -> None:
+        self.stats()
+        self._zero_stats = dict(self._last_stats)
+
+    @property
+    def rx_slots(self) -> int:
+        return self._options.slots(-(-self.n_queues // self._workers))[0]
+
+    @property
+    def tx_slots(self) -> int:
+        return self._options.slots(-(-self.n_queues // self._workers))[1]
 
     def features(self) -> dict[str, Any]:
         return {
@@ -489,9 +513,3 @@ class AfXdpPort:
                 log.warning(
                     "port %s: %s of %s stay changed: %s", self.name, what, self._interface, e.strerror
                 )
-
-
-def _raise_memlock() -> None:
-    """As far as we may: kernels before 5.11 charge BPF maps to it, all charge umem without CAP_IPC_LOCK."""
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))

@@ -46,6 +46,13 @@ class PortOptions:
     32768. A worker that has to serve several of the device's queues gets smaller rings for each.
     state_dir: where what was changed on an interface is noted, so that the next start can undo what a killed
     process left; not being able to write there is no error.
+
+    Of cards driven through their registers:
+    force_id: a device id to take the card for, when its own is not known.
+    rss_key: 40 bytes; empty: one that puts both directions of a flow on the same queue.
+    interrupt_us: the shortest time between two interrupts of a queue, 2 to 1022.
+    restore_driver: give the card back to its kernel driver at close.
+    unsupported_module: use an SFP+ module of a kind that the card's EEPROM has no settings for.
     """
 
     mode: str = "auto"
@@ -53,6 +60,11 @@ class PortOptions:
     rx_slots: int = 2048
     tx_slots: int = 2048
     state_dir: str = "/run/ixroute"
+    force_id: int | None = None
+    rss_key: bytes = b""
+    interrupt_us: int = 10
+    restore_driver: bool = False
+    unsupported_module: bool = False
 
     def slots(self, queues: int) -> tuple[int, int]:
         """Receive and transmit slots of each of one worker's queues."""
@@ -67,6 +79,10 @@ class PortOptions:
             slots = getattr(self, key)
             if not 64 <= slots <= 32768 or slots & (slots - 1):
                 raise ValueError(f"{key} is {slots}: must be a power of two from 64 to 32768")
+        if len(self.rss_key) not in (0, 40):
+            raise ValueError(f"rss_key has {len(self.rss_key)} bytes: must have 40")
+        if not 2 <= self.interrupt_us <= 1022:
+            raise ValueError(f"interrupt_us is {self.interrupt_us}: must be from 2 to 1022")
 
 
 class Port(Protocol):
@@ -90,6 +106,14 @@ class Port(Protocol):
     """The kernel interface behind the port; None for hardware that the kernel does not see."""
     link_fd: int
     """Readable when link() may answer something new (the caller then calls service()); -1: ask now and then."""
+
+    @property
+    def rx_slots(self) -> int:
+        """Packets that the receive ring of each queue holds."""
+
+    @property
+    def tx_slots(self) -> int:
+        """Of each queue's transmit ring."""
 
     @property
     def mac(self) -> bytes:
@@ -117,7 +141,11 @@ class Port(Protocol):
     def set_allmulticast(self, on: bool) -> None: ...
 
     def stats(self) -> dict[str, int]:
-        """Counters since the port was opened, summed over its queues. Readable while workers run."""
+        """Counters since the port was opened, or reset_stats() was called, summed over its queues. Readable while
+        workers run."""
+
+    def reset_stats(self) -> None:
+        """Counters count from 0 again, for all who read them."""
 
     def features(self) -> dict[str, Any]:
         """What was obtained: mode, zero_copy, need_wakeup, queues; driver where there is one."""

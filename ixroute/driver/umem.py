@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
-import mmap
-import os
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
+from ixroute.driver.dma import HUGE_PAGE_BYTES, HUGEPAGES, HugePagesError, SharedMemory, obtain
 
 log = logging.getLogger(__name__)
 
-HUGE_PAGE_BYTES = 2 << 20
-FRAME_BYTES = (2048, 4096)
-"""What AF_XDP takes: powers of two from 2048 to a page."""
+FRAME_BYTES = (2048, 4096, 8192, 16384)
+"""What a frame may be. AF_XDP takes the first two (af_xdp.FRAME_BYTES); kinds.frame_bytes_wanted chooses."""
 HEADROOM = 256
 """Bytes before a received packet (XDP_PACKET_HEADROOM)."""
-_MADV_POPULATE_WRITE = 23  # linux/mman.h, 5.14: unlike MAP_POPULATE it says when there is no memory
 
 
 def max_mtu(frame_bytes: int) -> int:
@@ -32,34 +27,36 @@ def frame_bytes_for(mtu: int) -> int:
 
 
 class Umem:
-    """n_frames frames of frame_bytes (2048 or 4096), mapped, in memory, shared between all ports and workers.
+    """n_frames frames of frame_bytes (2048 to 16384), mapped, in memory, shared between all ports and workers.
 
     hugepages: "auto" takes 2 MiB pages when the system has enough of them and says once in the log when not;
     "require" raises MemoryError instead; "off" does not try.
 
-    `c` is the `struct umem *`, `fd` the memfd behind it, `address` where it is mapped. Frames are handed out
-    once, by pool(). Ports hold the memory (hold, release): close() while a port is open takes effect when the
-    last port lets go, so the order of closing does not matter.
+    `c` is the `struct umem *`, `fd` the memfd behind it, `address` where it is mapped, `bytes` (whole pages) and
+    `page_bytes` how: Umem implements DmaMemory (transport.py). Frames are handed out
+    once, by pool(). Ports hold the memory (hold, release): close() while a port is open takes effect when the last
+    port lets go, so the order of closing does not matter.
     """
 
     def __init__(self, n_frames: int, frame_bytes: int = 2048, hugepages: str = "auto") -> None:
         if frame_bytes not in FRAME_BYTES:
-            raise ValueError(f"frame_bytes is {frame_bytes}: must be 2048 or 4096")
+            raise ValueError(f"frame_bytes is {frame_bytes}: must be 2048, 4096, 8192 or 16384")
         if not 0 < n_frames < 1 << 31:
             raise ValueError(f"n_frames is {n_frames}: must be from 1 to {(1 << 31) - 1}")
-        if hugepages not in ("auto", "require", "off"):
+        if hugepages not in HUGEPAGES:
             raise ValueError(f"hugepages is {hugepages!r}: must be auto, require or off")
         self.n_frames = n_frames
         self.frame_bytes = frame_bytes
-        self.bytes = _round_up(n_frames * frame_bytes, mmap.PAGESIZE)
-        self.hugepages = False
         self.sockets: list[Any] = []  # bound AF_XDP sockets, kept by af_xdp.py: later ones share with these
         self._carved = 0
         self._holders = 0
         self._closing = False
         self._pools: list[Any] = []
-        self.fd, self._map = self._obtain(hugepages)
-        self._bytes = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
+        self._memory = self._obtain(hugepages)
+        self.fd = self._memory.fd
+        self.bytes = self._memory.bytes
+        self.page_bytes = self._memory.page_bytes
+        self._bytes = ffi.from_buffer("uint8_t[]", self._memory.map, require_writable=True)
         self.address = int(ffi.cast("uintptr_t", self._bytes))
         self.c: Any = ffi.new("struct umem *")
         self.c.base = self._bytes
@@ -67,33 +64,28 @@ class Umem:
         self.c.frame_bytes = frame_bytes
         self.c.n_frames = n_frames
 
-    def _obtain(self, hugepages: str) -> tuple[int, mmap.mmap]:
-        """The memory, of huge pages if wanted and there; sets hugepages."""
+    def _obtain(self, hugepages: str) -> SharedMemory:
+        """The memory, of huge pages if wanted and there."""
+        wanted = self.n_frames * self.frame_bytes
         if hugepages != "off":
-            huge_bytes = _round_up(self.bytes, HUGE_PAGE_BYTES)
             try:
-                got = _map_shared(huge_bytes, os.MFD_HUGETLB | os.MFD_HUGE_2MB)
-            except OSError as e:
-                pages = huge_bytes // HUGE_PAGE_BYTES
-                advice = (
-                    f"umem: {pages} huge pages are not free ({e.strerror}): "
-                    f"`sysctl vm.nr_hugepages={pages}` adds them"
-                )
+                return obtain("ixroute-umem", wanted, huge=True)
+            except HugePagesError as e:
                 if hugepages == "require":
-                    raise MemoryError(advice) from e
-                log.warning("%s; going on with ordinary pages", advice)
-            else:
-                self.hugepages = True
-                self.bytes = huge_bytes
-                return got
+                    raise MemoryError(f"umem: {e.advice}") from e
+                log.warning("umem: %s; going on with ordinary pages", e.advice)
         try:
-            _check_available(self.bytes)
-            return _map_shared(self.bytes, 0)
+            return obtain("ixroute-umem", wanted, huge=False)
         except OSError as e:
             raise MemoryError(
-                f"umem: no {self.bytes >> 20} MiB of memory for {self.n_frames} frames ({e.strerror}):"
+                f"umem: no {wanted >> 20} MiB of memory for {self.n_frames} frames ({e.strerror}):"
                 " configure fewer frames"
             ) from e
+
+    @property
+    def hugepages(self) -> bool:
+        """Whether it is made of 2 MiB pages."""
+        return self.page_bytes == HUGE_PAGE_BYTES
 
     def pool(self, n: int) -> Any:
         """Carves n frames that nobody had yet into a new `struct frame_pool *`, full; one per worker.
@@ -144,34 +136,4 @@ class Umem:
         self._pools.clear()
         self.c.base = ffi.NULL
         ffi.release(self._bytes)
-        self._map.close()
-        os.close(self.fd)
-
-
-def _round_up(n: int, step: int) -> int:
-    return -(-n // step) * step
-
-
-def _check_available(length: int) -> None:
-    """Populating more than there is would not fail: the kernel would kill processes to make room. OSError."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/meminfo", encoding="ascii") as meminfo:
-        for line in meminfo:
-            if line.startswith("MemAvailable:") and length > int(line.split()[1]) * 1024:
-                raise OSError(errno.ENOMEM, "not enough memory")
-
-
-def _map_shared(length: int, flags: int) -> tuple[int, mmap.mmap]:
-    """A memfd of length bytes and its mapping, every page present. Raises OSError."""
-    fd = os.memfd_create("ixroute-umem", os.MFD_CLOEXEC | flags)
-    with contextlib.ExitStack() as undo:
-        undo.callback(os.close, fd)
-        os.ftruncate(fd, length)
-        area = mmap.mmap(fd, length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        undo.callback(area.close)
-        try:
-            area.madvise(_MADV_POPULATE_WRITE)
-        except OSError as e:
-            if e.errno != errno.EINVAL:  # before 5.14: pages come at first touch
-                raise OSError(e.errno, "not enough memory") from e
-        undo.pop_all()
-    return fd, area
+        self._memory.close()

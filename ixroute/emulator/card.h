@@ -47,11 +47,13 @@ void card_set_link(struct card *card, int up);
 /* Everything as after power-on: queues off, statistics and interrupt state 0. Mappings and vectors stay. */
 void card_reset(struct card *card);
 
-/* 0, -EEXIST (overlaps), -ENOSPC. Whole pages not required. */
+/* 0, -EEXIST (overlaps), -ENOSPC, -EINVAL (empty, past 2^64, or iova and address differ in their low four bits: an aligned
+ * descriptor must be aligned here too). Whole pages not required. */
 int card_dma_map(struct card *card, uint64_t iova, uint64_t length, uint8_t *address, int readable, int writable);
-/* Every mapping that lies in the range; returns how many. No access is under way when it returns. */
+/* Every mapping that lies in the range whole; returns how many. No access is under way when it returns. */
 int card_dma_unmap(struct card *card, uint64_t iova, uint64_t length);
-/* eventfds of vectors first … first+n-1; -1: not wired. The caller's; not used any more when a later call returns. */
+/* eventfds of vectors first … first+n-1; -1: not wired. The caller's; not used any more when a later call returns. -EINVAL:
+ * beyond CARD_VECTORS. */
 int card_set_vectors(struct card *card, unsigned first, unsigned n, const int *fds);
 void card_raise_vector(struct card *card, unsigned vector);
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #define WIRE_BURST 64u
+#define WIRE_SHORTEST 60u   /* bytes of a frame without its FCS */
+#define WIRE_LONGEST 15868u /* 82599 datasheet, jumbo frames: 15.5 KiB with the FCS */
 
 struct wire_packet {
 	const uint8_t *data;
@@ -34,6 +36,7 @@ struct wire_ops {
 struct wire {
 	const struct wire_ops *ops;
 	int wait_fd; /* readable after arm when there is something to receive; -1 */
+	int waits;   /* not 0: not asked while the card does not receive (a file, which would be played to nobody) */
 	/* One writer (the engine), read by Python. */
 	uint64_t rx_packets, rx_bytes; /* towards the card */
 	uint64_t tx_packets, tx_bytes; /* from the card, taken by the wire */
@@ -41,5 +44,38 @@ struct wire {
 	uint64_t tx_dropped;	       /* taken, and refused by what is behind (an interface that is down) */
 	uint64_t syscalls;
 };
+
+static inline unsigned wire_receive(struct wire *wire, struct wire_packet *packets, unsigned n)
+{
+	return wire->ops->receive(wire, packets, n);
+}
+
+static inline unsigned wire_send(struct wire *wire, const struct wire_packet *packets, unsigned n)
+{
+	return wire->ops->send(wire, packets, n);
+}
+
+static inline int wire_arm(struct wire *wire)
+{
+	return wire->ops->arm(wire);
+}
+
+static inline void wire_disarm(struct wire *wire)
+{
+	wire->ops->disarm(wire);
+}
+
+static inline uint64_t wire_due_ns(struct wire *wire)
+{
+	return wire->ops->due_ns ? wire->ops->due_ns(wire) : UINT64_MAX;
+}
+
+/* Fills a frame that is shorter than Ethernet allows with zeros: its length then. data: room for WIRE_SHORTEST bytes. */
+static inline uint32_t wire_pad(uint8_t *data, uint32_t len)
+{
+	for (; len < WIRE_SHORTEST; len++)
+		data[len] = 0;
+	return len;
+}
 
 #endif

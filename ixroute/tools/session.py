@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
-from ixroute.driver.kinds import frames_wanted, mtu_of, open_port
+from ixroute.driver.kinds import frame_bytes_wanted, frames_wanted, mtu_of, open_port
 from ixroute.driver.port import Port, PortOptions
-from ixroute.driver.umem import Umem, frame_bytes_for
+from ixroute.driver.umem import Umem
 
 SLICE_NS = 100_000_000
 """How long C runs before Python looks whether it is to end."""
@@ -48,7 +48,7 @@ class Session(contextlib.ExitStack):
         self.frames_per_thread = SPARE_FRAMES + sum(
             frames_wanted(spec, threads, self.options) for spec in specs
         )
-        frame_bytes = frame_bytes_for(max(mtu, *(mtu_of(spec) for spec in specs)))
+        frame_bytes = max(frame_bytes_wanted(spec, max(mtu, mtu_of(spec))) for spec in specs)
         self.umem = Umem(self.frames_per_thread * threads, frame_bytes)
         self.callback(self.umem.close)
         self.ports: list[Port] = []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ixroute.config import Config
 from ixroute.driver.port import Link, PortError
 from ixroute.forward import worker as flags
 from ixroute.netlink.contract import PortState, TapState
 from ixroute.ports import Pairs, follow_tap, port_flags
+from ixroute.router import Router
 
 MAC, OTHER_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 
@@ -159,3 +164,71 @@ def test_every_permission_of_a_port_has_a_bit_of_its_own() -> None:
     bits += [port_flags(PortState(rpf=rpf)) for rpf in (1, 2)]
     assert port_flags(PortState()) == 0
     assert sum(bits) == sum(set(bits)) == (1 << len(bits)) - 1
+
+
+class Served:
+    """A port that only wants to be served."""
+
+    def __init__(self, index: int, link_fd: int = -1) -> None:
+        self.name, self.index, self.link_fd = f"port{index}", index, link_fd
+        self.served = 0
+        self.trouble = ""
+
+    def service(self) -> None:
+        self.served += 1
+        if self.link_fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.link_fd)
+        if self.trouble:
+            raise PortError("vfio-user:/x", self.trouble, self.name)
+
+    def link(self) -> Link:
+        return Link(up=False)
+
+
+def pairs_of(*ports: Served) -> Pairs:
+    recorder: Any = Recorder()
+    all_ports: Any = ports
+    return Pairs(all_ports, [recorder] * len(ports), recorder, [], 0, lambda job: None)
+
+
+def test_every_port_is_served_also_when_another_is_in_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    broken, well = Served(0), Served(1)
+    broken.trouble = "the card is gone"
+    both = pairs_of(broken, well)
+    for _ in range(3):
+        both.service()
+    assert (broken.served, well.served) == (3, 3)
+    assert [record.message for record in caplog.records] == ["port port0: the card is gone"]
+
+
+def test_the_main_loop_serves_ports_as_soon_as_a_link_fd_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ixroute.router.TICK_SECONDS", 3600.0)
+    event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    port = Served(0, event)
+    router = Router(Config())
+
+    class Loop(Served):
+        """Served after `port`: rings at the first service, stops the router at the second."""
+
+        def service(self) -> None:
+            super().service()
+            if self.served == 1:
+                os.eventfd_write(event, 1)
+            else:
+                router._stopping = "the test"
+
+    last = Loop(1)
+    parts: Any = SimpleNamespace(
+        ports=[port, last],
+        pairs=pairs_of(port, last),
+        workers=[],
+        door=SimpleNamespace(alive=True),
+        mirror=SimpleNamespace(wait_synced=lambda seconds: False),
+    )
+    os.eventfd_write(event, 1)
+    assert router._serve(parts) == 0  # or this test's time is up
+    assert port.served == 2
+    router._wake_read.close()
+    router._wake_write.close()
+    os.close(event)
