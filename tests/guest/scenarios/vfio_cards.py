@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.guest.inside import checking, ok, value
-
 from ixroute.driver.dma import DmaBuffer
 from ixroute.driver.pci import PciBus
 from ixroute.driver.pci_bind import PciBinder
 from ixroute.driver.transport import TransportError
 from ixroute.driver.vfio import VfioTransport
+from lab.guest.inside import checking, ok, value
 
 NOBODY = 65534
 MEMLOCK = 64 << 20
