@@ -1,6 +1,7 @@
 """python -m bench NAME [options]: each module of this package is a benchmark and has a main(argv).
 
-`--names` prints which there are; all but fib make network namespaces, so they need root.
+`--names` prints which there are; all but fib and ixgbe make network namespaces, so they need
+root.
 """
 
 import importlib

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -104,9 +107,17 @@ def run(args: argparse.Namespace) -> int:
 
     service = Service(plan)
     try:
-        return service.run(lambda: print("ready", *(card.socket for card in plan.cards), flush=True))
+        return service.run(lambda: _say_ready([card.socket for card in plan.cards]))
     finally:
         service.close()
+
+
+def _say_ready(sockets: Sequence[str]) -> None:
+    """Absolute paths, as a router takes them. In one write: whoever waits for the word may close the pipe behind it,
+    and that ends nothing here."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(" ".join(["ready", *map(os.path.abspath, sockets)]) + "\n")
+        sys.stdout.flush()
 
 
 def plan_of(args: argparse.Namespace) -> Plan:

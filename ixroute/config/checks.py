@@ -117,7 +117,9 @@ def device_id(value: object) -> int | None:
     if value == "":
         return None
     if not isinstance(value, str) or not re.fullmatch(r"(?:0x)?[0-9a-fA-F]{4}", value):
-        raise WantedError('a device id of four hexadecimal digits like "10fb", or "" for the card\'s own', value)
+        raise WantedError(
+            'a device id of four hexadecimal digits like "10fb", or "" for the card\'s own', value
+        )
     return int(value, 16)
 
 

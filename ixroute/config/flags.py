@@ -74,7 +74,7 @@ def _force_id_flag(value: object) -> tuple[str, int | None]:
     """`ID`, or `PORT=ID`."""
     name, _, number = str(value).rpartition("=")
     if not number:
-        raise check.WantedError('a device id like 10fb, or PORT=ID', value)
+        raise check.WantedError("a device id like 10fb, or PORT=ID", value)
     return name, check.device_id(number)
 
 

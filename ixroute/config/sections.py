@@ -68,7 +68,9 @@ class PortConfig:
         lambda number: "" if number is None else f"{number:04x}",
     )
     interrupt_us: int = key(
-        10, check.whole(2, 1022), "PCI cards: shortest time between two interrupts of a queue, in microseconds"
+        10,
+        check.whole(2, 1022),
+        "PCI cards: shortest time between two interrupts of a queue, in microseconds",
     )
     rss_key: bytes = key(
         b"",

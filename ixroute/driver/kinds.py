@@ -11,16 +11,9 @@ from ixroute.driver.netdev import NetDevice
 from ixroute.driver.port import Port, PortError, PortOptions
 from ixroute.driver.specs import NOIOMMU, PCI_KINDS, VFIO, VFIO_USER, join_spec, split_spec
 from ixroute.driver.transport import Transport, TransportError
-from ixroute.driver.umem import FRAME_BYTES, HEADROOM, Umem, frame_bytes_for
+from ixroute.driver.umem import Umem, frame_bytes_for
 
 log = logging.getLogger(__name__)
-
-_BUFFER_STEP = 1024
-"""Receive buffers of PCI cards are programmed in KiB (82599: SRRCTL.BSIZEPACKET)."""
-_NOT_MTU = 14 + 4 + 4
-"""Of a received packet: Ethernet header, one VLAN tag, and the checksum while the card has it."""
-_PCI_FRAME_BYTES = tuple(size for size in FRAME_BYTES if size >= 4096)
-"""Of 2048 bytes the headroom would leave a buffer of 1 KiB."""
 
 
 def parse_spec(spec: str, port: str = "") -> tuple[str, str]:
@@ -79,16 +72,12 @@ def frame_bytes_wanted(spec: str, mtu: int) -> int:
     none is large enough. The router takes the largest of what its ports want. Raises PortError."""
     kind, _ = parse_spec(spec)
     if kind in PCI_KINDS:
-        fitting = (size for size in _PCI_FRAME_BYTES if card_max_mtu(size) >= mtu)
-        return next(fitting, _PCI_FRAME_BYTES[-1])
+        from ixroute.driver.ixgbe import port
+
+        return port.frame_bytes_for(mtu)
     if kind == "af_xdp":
         return min(frame_bytes_for(mtu), af_xdp.FRAME_BYTES[-1])
     return frame_bytes_for(mtu)
-
-
-def card_max_mtu(frame_bytes: int) -> int:
-    """The largest MTU of a PCI card's port with frames of this size."""
-    return (frame_bytes - HEADROOM) // _BUFFER_STEP * _BUFFER_STEP - _NOT_MTU
 
 
 def _interface_mtu(name: str) -> int | None:
@@ -101,26 +90,16 @@ def _interface_mtu(name: str) -> int | None:
 def _open_card(
     name: str, index: int, kind: str, device: str, umem: Umem, workers: int, options: PortOptions
 ) -> Port:
+    from ixroute.driver.ixgbe.port import IxgbePort
+
     spec = join_spec(kind, device)
-    if umem.frame_bytes not in _PCI_FRAME_BYTES:
-        raise PortError(
-            spec,
-            f"frames of {umem.frame_bytes} bytes leave a card no room for a packet: memory.frame_bytes must be 4096"
-            " or more",
-            name,
-        )
     try:
         transport = open_transport(kind, device, options)
     except TransportError as e:
-        raise PortError(spec, e.message if e.device == device else str(e), name) from e
-    try:
-        port = _drive(name, index, spec, umem, workers, options, transport)
-    except TransportError as e:
-        transport.close()
-        raise PortError(spec, e.message, name) from e
-    except BaseException:
-        transport.close()
-        raise
+        raise PortError(spec, str(e), name) from e
+    port = IxgbePort(
+        name, index, spec, umem, workers, options, transport
+    )  # owns the transport from the call on
     _take_over_mtu(port)
     return port
 
@@ -140,21 +119,6 @@ def open_transport(kind: str, device: str, options: PortOptions | None = None) -
     from ixroute.driver.vfio_user import VfioUserTransport
 
     return VfioUserTransport(device)
-
-
-def _drive(
-    name: str, index: int, spec: str, umem: Umem, workers: int, options: PortOptions, transport: Transport
-) -> Port:
-    """The port of the driver that knows the card; it owns the transport from then on."""
-    from ixroute.driver.ixgbe.ids import UnknownCard, identify
-    from ixroute.driver.ixgbe.port import IxgbePort
-
-    vendor, number = transport.config.read(0, 2), transport.config.read(2, 2)
-    try:
-        identify(vendor, number, options.force_id)
-    except UnknownCard as e:
-        raise PortError(spec, str(e), name) from e
-    return IxgbePort(name, index, spec, umem, workers, options, transport)
 
 
 def _take_over_mtu(port: Port) -> None:

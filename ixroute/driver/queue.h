@@ -19,9 +19,11 @@ struct queue_ops {
 	/* Makes the hardware (or the kernel) look at what tx_burst handed over: the doorbell, once per pass.
 	 * Must be cheap when there is nothing outstanding. */
 	void (*tx_doorbell)(struct queue *queue);
-	/* Takes back the frames of packets that are sent. Returns how many. */
+	/* Takes back the frames of packets that are sent. Returns how many. While tx_burst goes on between calls, the last
+	 * few may be left for a larger batch; never when it does not. */
 	unsigned (*reclaim)(struct queue *queue, struct frame_pool *pool);
-	/* Gives the receive ring as many free frames as it has room for. Returns how many. */
+	/* Gives the receive ring as many free frames as it has room for, but that it may wait for room for a batch (32).
+	 * Returns how many. */
 	unsigned (*refill)(struct queue *queue, struct frame_pool *pool);
 	/* About to sleep: asks for an event on wait_fd when a packet comes. Returns the number of packets that
 	 * are already there: if not 0, do not sleep. Called with the rings refilled. */
@@ -38,7 +40,7 @@ struct queue {
 	uint16_t number; /* index of the queue in the port */
 	/* One writer (the worker); read by Python. What only the driver can know. */
 	uint64_t rx_no_frame; /* times the receive ring could not be filled: the pool was empty */
-	uint64_t rx_kicks;    /* system calls made so that the kernel looks at the fill ring */
+	uint64_t rx_kicks;    /* system calls or doorbells made to show the receive ring's new frames */
 	uint64_t rx_bad;      /* descriptors received that name no packet in a frame of this queue */
 	uint64_t tx_kicks;    /* system calls or doorbells made */
 	uint64_t tx_refused;  /* kicks that sent less than was outstanding: tried again at the next doorbell */

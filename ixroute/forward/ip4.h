@@ -100,8 +100,9 @@ static inline unsigned ip4_judge_odd(const struct ingress *in, struct packet *pa
 	return REASON_FORWARD;
 }
 
-/* room: bytes of the frame from the network header on. */
-static inline unsigned ip4_validate(const struct ingress *in, struct packet *packet, uint32_t room)
+/* room: bytes of the frame from the network header on. flags: of the frame. A header that the card found right is not
+ * summed again; one that it found wrong is, since it drops nothing for us. */
+static inline unsigned ip4_validate(const struct ingress *in, struct packet *packet, uint32_t room, unsigned flags)
 {
 	const uint8_t *ip = packet->ip;
 	unsigned header_bytes, length, reason, bit;
@@ -109,7 +110,9 @@ static inline unsigned ip4_validate(const struct ingress *in, struct packet *pac
 	if (room < IP4_HEADER_BYTES || ip[0] >> 4 != 4)
 		return REASON_ip_header_corrupted;
 	header_bytes = (ip[0] & 15u) * 4;
-	if (header_bytes < IP4_HEADER_BYTES || header_bytes > room || !ip4_checksum_holds(ip, header_bytes))
+	if (header_bytes < IP4_HEADER_BYTES || header_bytes > room)
+		return REASON_ip_header_corrupted;
+	if (!(flags & FRAME_IP_GOOD) && !ip4_checksum_holds(ip, header_bytes))
 		return REASON_ip_header_corrupted;
 	length = load16_be(ip + 2);
 	if (length > room)

@@ -47,8 +47,10 @@ static void ingress_read(struct ingress *in, const struct dataplane *dataplane, 
 	in->port = port;
 }
 
-static inline void packet_validate(const struct ingress *in, uint8_t *eth, uint32_t len, struct packet *packet)
+static inline void packet_validate(const struct ingress *in, uint8_t *eth, const struct frame *frame,
+				   struct packet *packet)
 {
+	uint32_t len = frame->len;
 	unsigned reason;
 
 	packet->marks = 0;
@@ -57,7 +59,8 @@ static inline void packet_validate(const struct ingress *in, uint8_t *eth, uint3
 	if (reason == REASON_FORWARD) {
 		uint32_t room = len - (uint32_t)(packet->ip - eth);
 
-		reason = packet->version == VERSION_4 ? ip4_validate(in, packet, room) : ip6_validate(packet, room);
+		reason = packet->version == VERSION_4 ? ip4_validate(in, packet, room, frame->flags) :
+							ip6_validate(packet, room);
 	}
 	packet->reason = (uint8_t)reason;
 }
@@ -72,7 +75,7 @@ static uint64_t burst_validate(const struct umem *umem, struct burst *burst)
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct frame *frame = &burst->frame[i];
 
-		packet_validate(&burst->in, frame_data(umem, frame->addr), frame->len, &burst->packet[i]);
+		packet_validate(&burst->in, frame_data(umem, frame->addr), frame, &burst->packet[i]);
 		bytes += frame->len;
 	}
 	return bytes;

@@ -86,5 +86,5 @@ def test_nothing_imports_the_router_but_the_command_that_runs_it() -> None:
 
 
 def test_every_room_with_c_in_it_has_its_arrows_in_the_table() -> None:
-    rooms = {path.parent.name for path in files(".c", under=PACKAGE) if path.parent != PACKAGE}
+    rooms = {room_of(path) for path in files(".c", under=PACKAGE) if path.parent != PACKAGE}
     assert rooms <= ARROWS.keys()

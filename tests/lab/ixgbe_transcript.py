@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ixroute.driver.ixgbe.port import IxgbePort
-from ixroute.driver.ixgbe.registers import name_of
+from ixroute.driver.ixgbe.registers import name_of, table
 from ixroute.driver.port import PortOptions
 from ixroute.driver.umem import Umem
 from lab.ixgbe_fake import FakeClock, FakeTransport
@@ -19,7 +19,8 @@ from lab.ixgbe_fake import FakeClock, FakeTransport
 DATA = Path(__file__).parent.parent / "data" / "ixgbe"
 CARDS = {"82599_sfp": (0x10FB, 2), "82599_kx4": (0x10F7, 1), "x540": (0x1528, 2), "x550": (0x1563, 20)}
 """File: device id, queues."""
-_MANY = ("I2CCTL", "EERD")  # only how many
+_MANY = ("I2CCTL", "EERD", "counters", "semaphores")  # only how many
+_SEMAPHORES = ("SWSM", "SW_FW_SYNC")
 
 
 def _steps(log: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, str]]:
@@ -32,7 +33,16 @@ def _steps(log: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, str]]:
             continue
         if name == "RTTDT1C":
             name = f"RTTDT1C[{chosen}]"
+        if name in _SEMAPHORES:
+            name = "semaphores"
+        if is_counter(name):
+            name = "counters"
         yield name, f":= {value:#010x}" if way == "W" else f"reads {value:#010x}"
+
+
+def is_counter(name: str) -> bool:
+    spec = table().get(name.partition("[")[0])
+    return spec is not None and spec.mode == "RC" and spec.name != "EICR"
 
 
 def transcript(log: Iterable[tuple[str, int, int]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,9 +16,11 @@ import pytest
 from ixroute.driver.transport import TransportError
 from ixroute.driver.vfio_user import VfioUserTransport
 from lab.emulated import Emulated, emulated
+from lab.packets import ethernet
 from lab.support import wait_until
 
 STATUS, CTRL, EERD, RAL0, RAH0 = 0x8, 0x0, 0x10014, 0xA200, 0xA204
+DMATXCTL, TDBAL, TDLEN, TDT, TXDCTL, ENABLE = 0x4A80, 0x6000, 0x6008, 0x6018, 0x6028, 1 << 25
 EERD_START, EERD_DONE = 1, 2
 MAC = "02:00:00:00:77:10"
 
@@ -133,6 +136,48 @@ def test_a_client_that_stays_keeps_others_waiting_and_a_client_of_rubbish_keeps_
         cards.transport().close()
 
 
+def test_a_dma_fault_is_shown_as_it_happens(tmp_path: Path) -> None:
+    with emulated(tmp_path, ["discard"]) as cards:
+        transport = cards.transport()
+        bar = transport.map_bar(0)
+        bar.write32(DMATXCTL, 1)
+        bar.write32(TDBAL, 0xDEAD0000)
+        bar.write32(TDLEN, 4096)
+        bar.write32(TXDCTL, ENABLE)
+        bar.write32(TDT, 1)
+        wait_until(lambda: "DMA FAULT" in cards.said(), 10, cards.said)
+        (line,) = [line for line in cards.said().splitlines() if "DMA FAULT" in line]
+        assert "0xdead0000" in line
+        assert cards.sockets[0] in line
+        transport.close()
+
+
+def test_packets_pass_between_two_cards_and_their_drivers(tmp_path: Path) -> None:
+    """pktgen drives both: numbered packets out by one card, counted as they come in by the other."""
+    with emulated(tmp_path, ["pair:a", "pair:a"]) as cards:
+        ports = [f"vfio-user:{path}" for path in cards.sockets]
+        argv = [sys.executable, "-m", "ixroute", "pktgen", *ports, "--packets", "3000", "--rate", "3000"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "received 3,000, lost 0, late 0" in done.stdout
+    assert "dma_faults 0" in cards.said()
+    assert "dma_faults 1" not in cards.said()
+
+
+def test_a_file_is_played_when_a_driver_listens_and_not_before(tmp_path: Path) -> None:
+    frames = [ethernet("ff:ff:ff:ff:ff:ff", "02:00:00:00:00:01", 0x88B5, bytes([i]) * 50) for i in range(100)]
+    header = struct.pack("=IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    records = (struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame for frame in frames)
+    (tmp_path / "in.pcap").write_bytes(header + b"".join(records))
+    with emulated(tmp_path, [f"pcap:in={tmp_path}/in.pcap,rate=1000"]) as cards:
+        time.sleep(0.5)
+        dump = cards.tool("dump", "--write", f"{tmp_path}/got.pcap", "--count", "100")
+        said, _ = dump.communicate(timeout=30)
+        assert dump.returncode == 0, said
+    got = (tmp_path / "got.pcap").read_bytes()
+    assert all(frame in got for frame in frames), said
+
+
 @pytest.mark.parametrize("connected", [False, True])
 def test_nobody_asks_and_no_cpu_is_used(tmp_path: Path, connected: bool) -> None:
     with emulated(tmp_path, ["pair:a", "pair:a"]) as cards:
@@ -144,6 +189,23 @@ def test_nobody_asks_and_no_cpu_is_used(tmp_path: Path, connected: bool) -> None
         assert used < 0.2, f"{used:.2f} s of CPU in a second in which nothing happened"
         if transport is not None:
             transport.close()
+
+
+def answers(path: str) -> bool:
+    try:
+        VfioUserTransport(path).close()
+    except TransportError:
+        return False
+    return True
+
+
+def test_whoever_started_it_may_stop_listening(tmp_path: Path) -> None:
+    cards = Emulated(tmp_path, ["discard"])
+    assert cards.process.stdout is not None
+    cards.process.stdout.close()
+    wait_until(lambda: answers(f"{tmp_path}/card0.sock"), 30, cards.said)
+    assert cards.end() == 0
+    assert "clients 1" in cards.said()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

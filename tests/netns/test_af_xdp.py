@@ -499,6 +499,14 @@ def test_an_mtu_that_needs_larger_frames_is_an_error_that_says_which(wire: Wire)
         assert mtu_of("af_xdp:r0") == 3000
 
 
+def test_frames_larger_than_af_xdp_takes_are_an_error_that_says_which_it_does(wire: Wire) -> None:
+    wire.veth(0)
+    with pytest.raises(
+        PortError, match=r"frames of 2048 or 4096 bytes, .* have 8192: set memory.frame_bytes = 4096"
+    ):
+        wire.port(0, wire.umem(4096, 8192))
+
+
 def test_an_mtu_too_large_for_any_frame_is_an_error_that_says_how_to_lower_it(wire: Wire) -> None:
     wire.veth(0, mtu=9000)
     with pytest.raises(PortError, match="`ip link set dev r0 mtu 3822`"):

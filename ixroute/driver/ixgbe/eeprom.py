@@ -10,11 +10,13 @@ _CHECKSUM_SUM = 0xBABA
 _POINTERS = range(0x03, 0x0F)  # to sections that the sum includes; 0x0F, the firmware's, it does not
 _NOTHING = (0x0000, 0xFFFF)
 _READ_SECONDS = 0.05
-_LONGEST_SECTION = 0x2000
+_WORDS = 1 << 14  # that EERD has addresses for
 
 
 def read_word(card: Card, address: int) -> int:
     """8.2.3.2.2 One 16-bit word through EERD."""
+    if address >= _WORDS:
+        raise CardError(f"the EEPROM points to its word {address:#x}, which EERD cannot read: it is damaged")
     card.nic.EERD.write(START=1, ADDR=address)
     return card.nic.EERD.wait(_READ_SECONDS, DONE=1) >> 16
 
@@ -37,9 +39,9 @@ def check(card: Card) -> None:
 
 
 def _section_sum(card: Card, pointer: int) -> int:
-    if pointer in _NOTHING:
+    if pointer in _NOTHING or pointer >= _WORDS:
         return 0
     length = read_word(card, pointer)
-    if length in _NOTHING or length > _LONGEST_SECTION:
+    if length in _NOTHING or pointer + length >= _WORDS:
         return 0
     return sum(read_word(card, pointer + 1 + i) for i in range(length))

@@ -55,6 +55,8 @@ class LinkControl:
         self._phy: int | None = None
         self.module: sfp.Module | None = None
         """What is plugged in, as last read; None: nothing, or no cage."""
+        self._applied: int | None = None  # for which kind of module the analog core is set
+        self._asked_who = False  # since the link is up
         self._said = ""
 
     def read(self) -> Link:
@@ -77,7 +79,9 @@ class LinkControl:
             self._retries = 0
             self._reset_at = _FIRST_RESET
             self._retry_at = now + self._retry_seconds
+            self._know_module()
             return False
+        self._asked_who = False
         if now < self._retry_at:
             return False
         self._retry_at = now + self._retry_seconds
@@ -130,6 +134,23 @@ class LinkControl:
 
     # ---- SFP+
 
+    def _know_module(self) -> None:
+        """A link can come by itself with a module that was plugged in since the last look: what is it? One of another
+        kind needs its own settings."""
+        if self._card.model.media != ids.SFP or self.module is not None or self._asked_who:
+            return
+        self._asked_who = True
+        try:
+            module = sfp.identify(self._card)
+        except (sfp.I2cError, Timeout) as error:
+            self._say(str(error))
+            return
+        if module.settings != self._applied:
+            self.start()
+            return
+        self.module = module
+        self._say(str(module))
+
     def _follow_module(self) -> bool:
         """A module that came or went while the link is down. False: there is none, or it was started just now."""
         there = sfp.present(self._card)
@@ -152,6 +173,7 @@ class LinkControl:
             return
         self.module = module
         sfp.apply_settings(card, words)
+        self._applied = module.settings
         self._restart_core()
         if module.both_speeds:  # rate select: 10 Gbit/s
             card.nic.ESDP.set(SDP5=1, DIR5=1)

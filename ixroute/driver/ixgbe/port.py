@@ -30,6 +30,7 @@ from ixroute.driver.umem import FRAME_BYTES, Umem
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HEADER = 14 + 4  # Ethernet, one VLAN tag
+_CRC = 4  # the card takes it off, but has it meanwhile
 _LEAST_BUFFER_KIB = 2
 _COLLECT_SECONDS = 10.0  # between two readings of the counters; they fill in 288
 _RESET_AGAIN_SECONDS = 30.0  # after one that failed
@@ -43,7 +44,7 @@ def max_mtu(frame_bytes: int) -> int:
     kib = buffer_kib(frame_bytes)
     if kib < _LEAST_BUFFER_KIB:
         return 0
-    return min(kib * 1024 - _HEADER, receive.LONGEST_FRAME - _HEADER)
+    return min(kib * 1024 - _CRC, receive.LONGEST_FRAME) - _HEADER
 
 
 def frame_bytes_for(mtu: int) -> int:

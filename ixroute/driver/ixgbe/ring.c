@@ -129,10 +129,12 @@ static inline void frame_write(struct frame *frame, uint64_t addr, uint64_t word
 	memcpy((uint8_t *)frame + sizeof(addr), &word, sizeof(word));
 }
 
+/* Fields of the ring are read where they are needed, here and in tx_burst: copies of all of them cost more registers,
+ * and their saving and restoring, than a burst of one packet takes. */
 static unsigned ring_rx_burst(struct queue *queue, struct frame *frames, unsigned n)
 {
 	struct ixgbe_ring *const ring = ring_of(queue);
-	const uint64_t port = (uint64_t)queue->port << 32;
+	const uint64_t port = queue->port;
 	uint32_t at = ring->rx_next, end = ring->rx_put;
 	struct frame *out = frames;
 
@@ -144,18 +146,18 @@ static unsigned ring_rx_burst(struct queue *queue, struct frame *frames, unsigne
 		const uint32_t slot = at & ring->rx_mask;
 		const uint64_t high = descriptor_load(&ring->rx[slot].high);
 		const uint64_t addr = from_units(ring->rx_held[slot]);
-		const uint64_t len = rx_length(high);
 
-		if (unlikely(((uint32_t)high & RX_WATCHED) != RX_PLAIN || len - 1 >= ring->buffer_bytes)) {
+		if (unlikely((high & RX_WATCHED) != RX_PLAIN || rx_length(high) - 1 >= ring->buffer_bytes)) {
 			if (!(high & RX_DONE))
 				break;
 			ring->rx_next = at;
 			return rx_rest(ring, frames, end, (unsigned)(out - frames));
 		}
-		frame_write(out++, addr, len | port | (high & (RX_IP_CHECKED | RX_L4_CHECKED)) << 48);
+		frame_write(out++, addr, rx_word(high, port));
 		__builtin_prefetch(ring->base + addr);
 	}
 	ring->rx_next = at;
+	rx_fence(queue->umem, frames, (unsigned)(out - frames));
 	return (unsigned)(out - frames);
 }
 

@@ -60,10 +60,9 @@ _MAPS = ("MAP0", "MAP1", "MAP2", "MAP3")
 
 def set_up(card: Card) -> None:
     """4.6.5 Initialization of statistics: queue q counts in set q mod 16, and all start at 0."""
-    for i, (rx, tx) in enumerate(zip(card.nic.RQSMR, card.nic.TQSM, strict=True)):
-        sets = {name: (4 * i + j) % _COUNTERS for j, name in enumerate(_MAPS)}
-        rx.write(**sets)
-        tx.write(**sets)
+    for registers in (card.nic.RQSMR, card.nic.TQSM):
+        for i, register in enumerate(registers):
+            register.write(**{name: (4 * i + j) % _COUNTERS for j, name in enumerate(_MAPS)})
     Statistics(card, _COUNTERS).collect()
 
 

@@ -24,6 +24,7 @@ from ixroute.forward.policers import Policer
 from ixroute.forward.reasons import REASONS, Kind
 
 EXTRA = Path(__file__).parents[3] / "extra"
+RSS_KEY = "6d5a" * 20
 PORT = '[ports.wan0]\nspec = "af_xdp:eth1"\n'
 
 
@@ -87,6 +88,34 @@ FAULTS = [
         (1, "ports.wan0", "choose another name"),
     ),
     (
+        "a PCI address that is none",
+        "[ports.wan0]\nspec = 'noiommu:0000:03:00'\n",
+        (
+            2,
+            "ports.wan0.spec",
+            'a PCI address like 0000:03:00.0 (`ixroute devices` lists them), not "0000:03:00"',
+        ),
+    ),
+    (
+        "half a PCI address",
+        "[ports.wan0]\nspec = '03:00'\n",
+        (2, "ports.wan0.spec", "a PCI address is written like 0000:03:00.0"),
+    ),
+    (
+        "a card's socket with a relative path",
+        "[ports.wan0]\nspec = 'vfio-user:x.sock'\n",
+        (2, "ports.wan0.spec", "an absolute path"),
+    ),
+    (
+        "one card twice, in two ways",
+        "[ports.a]\nspec = '03:00.0'\n[ports.b]\nspec = 'noiommu:0000:03:00.0'\n",
+        (3, "ports.b", "0000:03:00.0 is already the device of port a"),
+    ),
+    ("a device id of words", PORT + "force_id = 'x540'\n", (3, "ports.wan0.force_id", 'digits like "10fb"')),
+    ("a device id in numbers", PORT + "force_id = 0x10fb\n", (3, "ports.wan0.force_id", "not 4347")),
+    ("a short key", PORT + "rss_key = 'abcd'\n", (3, "ports.wan0.rss_key", "80 hexadecimal digits")),
+    ("no time", PORT + "interrupt_us = 0\n", (3, "ports.wan0.interrupt_us", "from 2 to 1022")),
+    (
         "a number for a word",
         PORT + "mode = 1\n",
         (3, "ports.wan0.mode", 'one of "auto", "native", "generic", not 1'),
@@ -108,7 +137,7 @@ FAULTS = [
     (
         "a frame size between",
         "[memory]\nframe_bytes = 3000\n",
-        (2, "memory.frame_bytes", "one of 2048, 4096"),
+        (2, "memory.frame_bytes", "one of 2048, 4096, 8192, 16384"),
     ),
     ("another word for auto", "[memory]\nframes = 'all'\n", (2, "memory.frames", 'or "auto", not "all"')),
     (
@@ -203,6 +232,15 @@ def test_a_full_file_is_read():
     zero_copy = "off"
     [ports."lan.7"]
     spec = "af_xdp:eth2"
+    [ports.card]
+    spec = "03:00.0"
+    restore_driver = true
+    force_id = "10FB"
+    interrupt_us = 50
+    rss_key = "{RSS_KEY}"
+    unsupported_module = true
+    [ports.made]
+    spec = "vfio-user:/run/card.sock"
     [workers]
     cores = "{core}"
     idle_us = "never"
@@ -226,7 +264,21 @@ def test_a_full_file_is_read():
     assert read.ports == (
         PortConfig("wan0", "af_xdp:eth1", up=False, mode="generic", zero_copy="off"),
         PortConfig("lan.7", "af_xdp:eth2"),
+        PortConfig(
+            "card",
+            "0000:03:00.0",
+            restore_driver=True,
+            force_id=0x10FB,
+            interrupt_us=50,
+            rss_key=bytes.fromhex(RSS_KEY),
+            unsupported_module=True,
+        ),
+        PortConfig("made", "vfio-user:/run/card.sock"),
     )
+    assert [(port.kind, port.device) for port in read.ports[2:]] == [
+        ("vfio", "0000:03:00.0"),
+        ("vfio-user", "/run/card.sock"),
+    ]
     assert (read.ports[0].kind, read.ports[0].device) == ("af_xdp", "eth1")
     assert read.workers.cores == (core,)
     assert read.workers.idle_ns == config.NEVER_NS
@@ -289,6 +341,15 @@ def test_flags_are_laid_over_the_file():
     assert with_flags(base, Flags()) == base
 
 
+def test_an_id_is_forced_on_the_port_named_or_on_every_card():
+    base = parse(
+        "[ports.a]\nspec = '03:00.0'\n[ports.b]\nspec = 'noiommu:04:00.0'\n[ports.c]\nspec = 'af_xdp:x'\n"
+    )
+    assert [p.force_id for p in with_flags(base, Flags(force_ids=("1563",))).ports] == [0x1563, 0x1563, None]
+    laid = with_flags(base, Flags(force_ids=("1563", "b=10fb")))
+    assert [port.force_id for port in laid.ports] == [0x1563, 0x10FB, None]
+
+
 def test_a_relative_socket_flag_means_the_current_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert with_flags(Config(), Flags(socket="x.sock")).control.socket == f"{tmp_path}/x.sock"
@@ -302,6 +363,16 @@ def test_a_relative_socket_flag_means_the_current_directory(tmp_path, monkeypatc
         (Flags(("a/b=af_xdp:eth1",)), "--port a/b=af_xdp:eth1: 'a/b' cannot be"),
         (Flags(("a=af_xdp:x", "a=af_xdp:y")), "--port a=af_xdp:y: port a is given twice"),
         (Flags(("a=af_xdp:x", "b=af_xdp:x")), "--port b: af_xdp:x is already the device of port a"),
+        (Flags(force_ids=("10fb",)), "--force-id 10fb: no port at all is a PCI card"),
+        (Flags(("a=af_xdp:x",), force_ids=("a=10fb",)), "--force-id a=10fb: no port a is a PCI card"),
+        (
+            Flags(("a=03:00.0",), force_ids=("a=",)),
+            "--force-id a=: must be a device id like 10fb, or PORT=ID",
+        ),
+        (
+            Flags(("a=03:00.0",), force_ids=("xyz",)),
+            "--force-id xyz: must be a device id of four hexadecimal",
+        ),
         (Flags(workers="x"), "--workers x: must be cores like"),
         (Flags(workers="4095"), "--workers 4095: core 4095 is not there"),
     ],

@@ -16,7 +16,9 @@ import pytest
 from ixroute import __version__
 from ixroute.cli import build_parser, main
 
-COMMANDS = ("run", "stats", "show", "lookup", "doctor", "config", "reload", "resync", "demo")
+COMMANDS = (
+    "run", "stats", "show", "lookup", "doctor", "config", "reload", "resync", "devices", "bind", "unbind", "demo",
+)  # fmt: skip
 
 
 def ixroute(*words, **options):

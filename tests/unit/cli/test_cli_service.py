@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ixroute.driver.ixgbe.ids import MODELS
+
 EXTRA = Path(__file__).parents[3] / "extra"
 UNIT = EXTRA / "systemd/ixroute.service"
 RULES = EXTRA / "udev/70-ixroute.rules"
@@ -140,9 +142,9 @@ def card(device="0x10fb", vendor="0x8086", action="add"):
     }
 
 
-@pytest.mark.parametrize("device", ["0x10fb", "0x154d", "0x1528", "0x1563"])
-def test_a_named_card_gets_vfio(device):
-    assert outcome(card(device), opted_in=True) == {"driver_override": "vfio-pci"}
+@pytest.mark.parametrize("number", MODELS)
+def test_a_named_card_that_the_driver_knows_gets_vfio(number):
+    assert outcome(card(f"{number:#06x}"), opted_in=True) == {"driver_override": "vfio-pci"}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Fixtures of the emulator's tests: cards with a twin for their engine."""
+"""Cards for tests of the emulator: the register model with a twin for its engine, and the packet engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from engine_rig import Rig
 from engine_twin import Bench, MakeBench
 
 from ixroute.emulator.card import CardOptions
@@ -28,3 +29,10 @@ def make_bench() -> Iterator[MakeBench]:
 @pytest.fixture
 def bench(make_bench: MakeBench) -> Bench:
     return make_bench()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
