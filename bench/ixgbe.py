@@ -187,6 +187,6 @@ def main(argv: list[str]) -> int:
                         print_row(row, "ixroute", 8)
     if args.json:
         print(json.dumps([vars(row) for row in rows], indent=1))
-    elif not args.ixy:
+    elif not (args.ixy or args.layouts):
         print("beside ixy: git clone https://github.com/emmericp/ixy, then --ixy ixy", file=sys.stderr)
     return 0
