@@ -75,14 +75,10 @@ void card_fault(struct card *card, uint64_t iova)
 	card->counters.last_fault_iova = iova;
 }
 
-/* A descriptor is read and written. NULL: not the card's memory. */
-uint8_t *ring_descriptor(const struct card *card, struct ring *ring, uint32_t at)
-{
-	return dma_at(&card->dma, &ring->window, ring->base + (uint64_t)at * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES,
-		      DMA_READ | DMA_WRITE);
-}
-
+/* Not when the queue has been disabled meanwhile: the client may have written the head for its next start. */
 void ring_publish_head(struct ring *ring)
 {
+	if (!(ring_reg(ring, QUEUE_DCTL) & DCTL_ENABLE))
+		return;
 	__atomic_store_n(&ring->regs[QUEUE_HEAD / 4], ring->head, __ATOMIC_RELEASE);
 }

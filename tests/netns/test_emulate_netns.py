@@ -66,10 +66,13 @@ def test_a_cards_link_follows_its_wire(space: Namespace, tmp_path: Path) -> None
         def up() -> bool:
             return bool(bar.read32(LINKS) & LINK_UP)
 
+        def down() -> bool:
+            return not up()
+
         wait_until(up, 5, cards.said)
         for state, wanted in (("down", False), ("up", True), ("down", False)):
             space.ip(f"link set t0 {state}")
-            wait_until(lambda wanted=wanted: up() is wanted, 5, cards.said)
+            wait_until(up if wanted else down, 5, cards.said)
         space.ip("link del t0")
         time.sleep(0.2)
         before = cards.cpu_seconds()

@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ixroute.vfio_user import protocol as p
@@ -76,6 +76,7 @@ def test_any_bytes_are_a_message_or_a_protocol_error(unpack: Any) -> None:
         p.pack_writes([(0, 0, b"1234")]),
     ]
 
+    @settings(max_examples=60)
     @given(
         st.sampled_from(seeds),
         st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255))),
