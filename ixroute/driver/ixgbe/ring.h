@@ -25,7 +25,8 @@ struct ixgbe_ring_config {
 	 * first frame if it fits there. */
 	uint32_t buffer_bytes;
 	/* Multiple of 64; headroom + buffer_bytes <= umem->frame_bytes. What is left of a frame is used to begin packets at
-	 * different cache lines (rx_place): with 768 bytes of 4096 left, bursts of 32 cost two thirds of what they do with none. */
+	 * different cache lines (rx_place): with 768 bytes of 4096 left, bursts of 32 cost two thirds of what they do
+	 * with none. */
 	uint32_t headroom;
 	uint16_t port;
 	uint16_t number;
