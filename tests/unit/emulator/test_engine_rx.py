@@ -436,3 +436,16 @@ def test_reset_forgets_queues_and_counts(rig: Rig) -> None:
     assert rig.read(GPRC) == 0
     rig.set(queue.regs + 0x28, 0)
     assert rig.receive(queue, ethernet(b"")) == []
+
+
+def test_a_queue_without_a_ring_is_no_mistake_until_receive_is_on(rig: Rig) -> None:
+    """Linux's register test enables queues whose length is 0, with the receiver off."""
+    rig.set(0x3000, 0)
+    rig.set(0x1008, 0)  # RDLEN(0)
+    rig.set(0x1028, 1 << 25)
+    rig.card.queue_changed(False, 0)
+    assert rig.card.counters()["bad_descriptors"] == 0
+    rig.set(0x3000, 1)
+    rig.arrive(ethernet(b"x"))
+    rig.step()
+    assert rig.card.counters()["bad_descriptors"] == 1

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from socket import socketpair
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.ixgbe.port import IxgbePort
 from ixroute.driver.port import PortOptions
+from ixroute.driver.transport import Transport
 from ixroute.driver.umem import Umem
+from ixroute.driver.vfio_user import VfioUserTransport
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import Engine
 from ixroute.emulator.faults import Faults
+from ixroute.vfio_user.server import Server
 from lab.inprocess import InProcess
 
 WIRE_BYTES = 1 << 20
@@ -31,7 +36,9 @@ class EmulatedPort:
         card: CardOptions | None = None,
         faults: Faults | None = None,
         frame_bytes: int = 4096,
+        socket: bool = False,
     ) -> None:
+        """socket: the card is served over vfio-user by a thread of its own, else called in this one."""
         options = options or PortOptions(rx_slots=64, tx_slots=64)
         with contextlib.ExitStack() as undo:
             self.engine = Engine()
@@ -45,11 +52,21 @@ class EmulatedPort:
             self.umem = Umem(each * queues, frame_bytes, "off")
             undo.callback(self.umem.close)
             self.pools = [self.umem.pool(each) for _ in range(queues)]
-            self.transport = InProcess(self.card)
-            self.port = IxgbePort("p", 0, "vfio-user:in process", self.umem, queues, options, self.transport)
+            self.transport = self._serve(undo) if socket else InProcess(self.card)
+            self.port = IxgbePort("p", 0, "vfio-user:here", self.umem, queues, options, self.transport)
             undo.callback(self.port.close)
             self.queues = self.port.queues()
             self._undo = undo.pop_all()
+
+    def _serve(self, undo: contextlib.ExitStack) -> Transport:
+        ours, theirs = socketpair()
+        server = Server(theirs, self.card)
+        undo.callback(server.close)
+        thread = threading.Thread(target=server.serve_forever, name="vfio-user server")
+        thread.start()
+        undo.callback(thread.join)
+        undo.callback(server.stop)
+        return VfioUserTransport(ours)
 
     def _attach(self, image: Any) -> Any:
         engine = self.engine.card(image.memory)
