@@ -368,6 +368,8 @@ class Card:
         with self._lock:
             if first < 0 or first + len(new) > self.irq(index).count:
                 raise DeviceError(errno.EINVAL, f"no {len(new)} interrupts from {first} of kind {index}")
+            if not new:
+                return
             if index == IRQ_MSI:
                 old, self._msi = [self._msi], new[0]
             else:

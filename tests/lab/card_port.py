@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.ixgbe.port import IxgbePort
+from ixroute.driver.ixgbe.regfile import Clock
 from ixroute.driver.port import PortOptions
 from ixroute.driver.umem import Umem
 from ixroute.emulator.card import Card, CardOptions
@@ -16,6 +18,28 @@ from ixroute.emulator.faults import Faults
 from lab.inprocess import InProcess
 
 WIRE_BYTES = 1 << 20
+
+
+class CardClock(Clock):
+    """Time that passes only while the driver sleeps, so that no limit of its waits depends on the machine's load; an
+    engine that no thread runs works meanwhile, as a card does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._now = 1000.0
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        if self._engine.running:
+            os.sched_yield()
+        else:
+            self._engine.step()
+
+    def pass_by(self, seconds: float) -> None:
+        self._now += seconds
 
 
 class EmulatedPort:
@@ -46,7 +70,10 @@ class EmulatedPort:
             undo.callback(self.umem.close)
             self.pools = [self.umem.pool(each) for _ in range(queues)]
             self.transport = InProcess(self.card)
-            self.port = IxgbePort("p", 0, "vfio-user:in process", self.umem, queues, options, self.transport)
+            self.clock = CardClock(self.engine)
+            self.port = IxgbePort(
+                "p", 0, "vfio-user:in process", self.umem, queues, options, self.transport, clock=self.clock
+            )
             undo.callback(self.port.close)
             self.queues = self.port.queues()
             self._undo = undo.pop_all()
