@@ -1,0 +1,71 @@
+"""./dev mutants [NAME…]: applies each mutation (all, or those whose names begin so) to a copy of the checkout, runs
+the tests that could notice it, and says which did first. Exit code 1 when one survives.
+
+    --list            names, and what each does not do
+    --table FILE      writes the table of docs/mutations.md there (of a whole run)
+
+Ctrl-C ends it; nothing in the checkout itself is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mutations import Mutation, mutations
+from mutations.copy import Copy, Verdict
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def chosen(names: list[str]) -> list[Mutation]:
+    known = mutations()
+    for name in names:
+        if not any(mutation.name.startswith(name) for mutation in known):
+            raise SystemExit(f"no mutation begins with {name!r}: `./dev mutants --list` names them")
+    return [m for m in known if not names or any(m.name.startswith(name) for name in names)]
+
+
+def table(verdicts: list[tuple[Mutation, Verdict]]) -> str:
+    lines = ["| mutation | what it does not do | caught by |", "|---|---|---|"]
+    for mutation, verdict in verdicts:
+        by = f"`{verdict.by}`" if verdict.caught else "**survived**"
+        lines.append(f"| `{mutation.name}` | {mutation.sheet} | {by}{verdict.how} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev mutants", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--table", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the copy goes with it
+    wanted = chosen(options.names)
+    if options.list:
+        for mutation in wanted:
+            print(f"{mutation.name:34} {mutation.sheet}")
+        return 0
+    verdicts: list[tuple[Mutation, Verdict]] = []
+    with Copy(TOP) as copy:
+        copy.check(sorted({mutation.room for mutation in wanted}))
+        for mutation in wanted:
+            began = time.monotonic()
+            verdict = copy.judge(mutation)
+            verdicts.append((mutation, verdict))
+            word = "CAUGHT by " if verdict.caught else "SURVIVED "
+            print(
+                f"{mutation.name:34} {word}{verdict.by}{verdict.how} ({time.monotonic() - began:.0f} s)", flush=True
+            )
+            if options.table:
+                options.table.write_text(table(verdicts))
+    survived = [mutation.name for mutation, verdict in verdicts if not verdict.caught]
+    print(f"{len(verdicts) - len(survived)} of {len(verdicts)} caught" + "".join(f", {n} survived" for n in survived))
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
