@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,18 @@ from ixroute.emulator.faults import Faults
 from lab.inprocess import InProcess
 
 WIRE_BYTES = 1 << 20
+MAC = bytes.fromhex("025990000001")
+"""Of an emulated card, unless it is told another."""
+OTHER = bytes.fromhex("025990000099")
+
+
+def numbered(number: int, length: int = 64, to: bytes = MAC) -> bytes:
+    """A packet of UDP over IPv4, without checksums; the number is in its source address and content."""
+    head = to + bytes.fromhex("021122334455") + b"\x08\x00"
+    ip = struct.pack(">BBHHHBBHII", 0x45, 0, length - 14, 0, 0, 64, 17, 0, number & 0xFFFFFFFF, 0x0A000001)
+    udp = struct.pack(">HHHH", 5000, 80, length - 34, 0)
+    content = (number & 0xFFFFFFFF).to_bytes(4, "big") * (length // 4 + 1)
+    return (head + ip + udp + content)[:length]
 
 
 MISDEEDS = (

@@ -12,22 +12,11 @@ from ixroute._dataplane import ffi, lib
 from ixroute.driver.ixgbe.rss import SYMMETRIC_KEY
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.card import CardOptions
-from lab.card_port import EmulatedPort
+from lab.card_port import MAC, OTHER, EmulatedPort, numbered
 from lab.support import wait_until
 
-MAC = bytes.fromhex("025990000001")
-OTHER = bytes.fromhex("025990000099")
 GROUP = bytes.fromhex("01005e000005")
 TCP, UDP = 6, 17
-
-
-def packet(number: int, length: int = 64, to: bytes = MAC) -> bytes:
-    """UDP over IPv4 without checksums; the number is in addresses and content."""
-    head = to + bytes.fromhex("021122334455") + b"\x08\x00"
-    ip = struct.pack(">BBHHHBBHII", 0x45, 0, length - 14, 0, 0, 64, UDP, 0, number & 0xFFFFFFFF, 0x0A000001)
-    udp = struct.pack(">HHHH", 5000, 80, length - 34, 0)
-    content = (number & 0xFFFFFFFF).to_bytes(4, "big") * (length // 4 + 1)
-    return (head + ip + udp + content)[:length]
 
 
 def flow(version: int, protocol: int, source: bytes, destination: bytes, ports: tuple[int, int]) -> bytes:
@@ -115,24 +104,28 @@ def test_sixteen_queues_send_at_once_and_each_is_counted_for_itself() -> None:
         rig.refill()
         for round_ in range(10):
             for q in range(16):
-                assert rig.send(q, *[packet(1000 * q + i, 60 + q) for i in range(q + 1)]) == q + 1
+                assert rig.send(q, *[numbered(1000 * q + i, 60 + q) for i in range(q + 1)]) == q + 1
             rig.step(16)
             assert len(rig.collect()) == sum(range(1, 17)), round_
             rig.refill()
         stats = rig.settle()
         assert [stats[f"tx_queue_{q}_packets"] for q in range(16)] == [10 * (q + 1) for q in range(16)]
-        assert [stats[f"tx_queue_{q}_bytes"] for q in range(16)] == [10 * (q + 1) * (60 + q) for q in range(16)]
+        assert [stats[f"tx_queue_{q}_bytes"] for q in range(16)] == [
+            10 * (q + 1) * (60 + q) for q in range(16)
+        ]
 
 
 @pytest.mark.parametrize(("rx_slots", "tx_slots"), [(64, 64), (64, 256), (4096, 128)])
-def test_rings_wrap_whatever_the_bursts_and_nothing_is_lost_or_out_of_order(rx_slots: int, tx_slots: int) -> None:
+def test_rings_wrap_whatever_the_bursts_and_nothing_is_lost_or_out_of_order(
+    rx_slots: int, tx_slots: int
+) -> None:
     pick = random.Random(rx_slots + tx_slots)
     with EmulatedPort(1, PortOptions(rx_slots=rx_slots, tx_slots=tx_slots)) as rig:
         rig.refill()
         number = 0
         for _ in range(150):
             n = pick.randrange(1, 32)
-            packets = [packet(number + i, pick.randrange(60, 300)) for i in range(n)]
+            packets = [numbered(number + i, pick.randrange(60, 300)) for i in range(n)]
             number += n
             rig.deliver(*packets)
             rig.step(2)
@@ -149,7 +142,7 @@ def test_receiving_goes_on_for_many_rings_without_anything_sent() -> None:
     with EmulatedPort(1) as rig:
         rig.refill()
         for number in range(0, 100 * 64, 40):
-            packets = [packet(number + i) for i in range(40)]
+            packets = [numbered(number + i) for i in range(40)]
             rig.deliver(*packets)
             rig.step(2)
             assert rig.receive() == packets
@@ -163,13 +156,13 @@ def test_a_pool_that_is_exhausted_loses_packets_counts_them_and_recovers() -> No
         free = rig.free_frames()
         held = ffi.new("uint64_t[]", free)
         assert lib.frame_pool_get(rig.pools[0], held, free) == free  # somebody keeps all of them
-        rig.deliver(*[packet(i) for i in range(63)])
+        rig.deliver(*[numbered(i) for i in range(63)])
         rig.step()
         frames = ffi.new("struct frame[]", 64)
         assert lib.queue_rx_burst(rig.queues[0], frames, 64) == 63  # these too
         rig.refill()
         assert rig.queues[0].rx_no_frame > 0
-        rig.deliver(*[packet(100 + i) for i in range(50)])
+        rig.deliver(*[numbered(100 + i) for i in range(50)])
         rig.step()
         assert rig.receive() == []
         assert rig.port.stats()["rx_queue_0_dropped"] == 50
@@ -180,7 +173,7 @@ def test_a_pool_that_is_exhausted_loses_packets_counts_them_and_recovers() -> No
             lib.frame_pool_put(rig.pools[0], rig.umem.c, held[i])
         for _ in range(3):
             rig.refill()
-            again = [packet(200 + i) for i in range(50)]
+            again = [numbered(200 + i) for i in range(50)]
             rig.deliver(*again)
             rig.step()
             assert rig.receive() == again
@@ -210,12 +203,12 @@ def test_a_wire_that_takes_nothing_fills_the_ring_and_all_goes_out_afterwards_in
     with EmulatedPort(1) as rig:
         rig.refill()
         lib.wire_memory_hold(rig.wire, 1)
-        packets = [packet(i) for i in range(100)]
+        packets = [numbered(i) for i in range(100)]
         taken = rig.send(0, *packets)
         assert taken == 63
         rig.step()
         assert rig.collect() == []
-        assert rig.send(0, packet(999)) == 0
+        assert rig.send(0, numbered(999)) == 0
         lib.wire_memory_hold(rig.wire, 0)
         rig.step()
         assert rig.collect() == packets[:63]
@@ -229,7 +222,7 @@ def test_a_wire_that_takes_nothing_fills_the_ring_and_all_goes_out_afterwards_in
 def test_short_packets_are_padded_by_the_card() -> None:
     with EmulatedPort(1) as rig:
         rig.refill()
-        short = [packet(1, 60)[:n] for n in (1, 16, 17, 42, 59)]
+        short = [numbered(1, 60)[:n] for n in (1, 16, 17, 42, 59)]
         assert rig.send(0, *short) == 5
         rig.step()
         assert rig.collect() == [data.ljust(60, b"\0") for data in short]
@@ -241,8 +234,8 @@ def test_jumbos_arrive_and_leave_whole_and_longer_ones_are_counted(mtu: int) -> 
     with EmulatedPort(1, frame_bytes=16384) as rig:
         rig.port.set_mtu(mtu)
         rig.refill()
-        whole = [packet(i, length) for i, length in enumerate((60, mtu, mtu + 13, mtu + 14))]
-        long = [packet(9, mtu + 15), packet(10, min(mtu + 500, 15000))]
+        whole = [numbered(i, length) for i, length in enumerate((60, mtu, mtu + 13, mtu + 14))]
+        long = [numbered(9, mtu + 15), numbered(10, min(mtu + 500, 15000))]
         for _ in range(40):  # most of a ring
             rig.deliver(long[0], *whole, long[1])
             rig.step(2)
@@ -256,7 +249,7 @@ def test_jumbos_arrive_and_leave_whole_and_longer_ones_are_counted(mtu: int) -> 
 
 def test_a_tag_comes_on_top_of_the_mtu() -> None:
     def tagged(length: int) -> bytes:
-        plain = packet(1, length - 4)
+        plain = numbered(1, length - 4)
         return plain[:12] + b"\x81\x00\x00\x07" + plain[12:]
 
     with EmulatedPort(1) as rig:
@@ -273,9 +266,9 @@ def test_an_mtu_that_no_frame_holds_is_refused_and_the_old_one_stays() -> None:
         with pytest.raises(PortError, match="9000 is not from 68 to 3050; memory.frame_bytes says"):
             rig.port.set_mtu(9000)
         assert rig.port.mtu == 1500
-        rig.deliver(packet(1, 1514), packet(2, 1515))
+        rig.deliver(numbered(1, 1514), numbered(2, 1515))
         rig.step()
-        assert rig.receive() == [packet(1, 1514)]
+        assert rig.receive() == [numbered(1, 1514)]
         rig.settle(oversize=1)
 
 
@@ -286,9 +279,9 @@ def test_a_packet_of_more_buffers_than_a_frame_holds_is_counted_and_costs_no_fra
         rig.card.registers.put("MAXFRS", 9728 << 16)
         rig.card.registers.change("HLREG0", set_bits=1 << 2)
         for i in range(100):
-            rig.deliver(packet(i, 5000), packet(i))
+            rig.deliver(numbered(i, 5000), numbered(i))
             rig.step(2)
-            assert rig.receive() == [packet(i)]
+            assert rig.receive() == [numbered(i)]
             rig.refill()
         assert rig.settle()["rx_bad"] == 100
 
@@ -298,7 +291,7 @@ def test_filters_take_what_they_should_and_the_rest_is_counted_by_the_mac_alone(
         rig.refill()
 
         def taken(*to: bytes) -> list[bytes]:
-            rig.deliver(*[packet(i, to=address) for i, address in enumerate(to)])
+            rig.deliver(*[numbered(i, to=address) for i, address in enumerate(to)])
             rig.step()
             (packets,) = rig.receive_all()
             return [data[:6] for data in packets]
@@ -320,9 +313,9 @@ def test_sizes_are_counted_in_their_bins_both_ways() -> None:
     lengths = (60, 61, 123, 124, 251, 252, 507, 508, 1019, 1020, 1514)
     with EmulatedPort(1) as rig:
         rig.refill()
-        packets = [packet(i, length) for i, length in enumerate(lengths)]
+        packets = [numbered(i, length) for i, length in enumerate(lengths)]
         rig.deliver(*packets)
-        rig.send(0, *packets, packet(1, to=GROUP), packet(2, to=b"\xff" * 6))
+        rig.send(0, *packets, numbered(1, to=GROUP), numbered(2, to=b"\xff" * 6))
         rig.step()
         rig.receive()
         rig.collect()
@@ -338,7 +331,7 @@ def test_bytes_beyond_32_bits_are_counted() -> None:
     with EmulatedPort(1, frame_bytes=16384) as rig:
         rig.port.set_mtu(9578)
         rig.engine.start()
-        jumbo = packet(1, 9592)
+        jumbo = numbered(1, 9592)
         for _ in range(8):
             assert lib.wire_memory_put(rig.wire, jumbo, len(jumbo)) == 1
         lib.wire_memory_repeat(rig.wire, 32)  # again and again, without anybody who receives
@@ -354,12 +347,12 @@ def test_bytes_beyond_32_bits_are_counted() -> None:
 def test_statistics_are_since_the_last_reset_of_them_and_outlive_the_port() -> None:
     with EmulatedPort(2) as rig:
         rig.refill()
-        rig.deliver(packet(1), packet(2))
+        rig.deliver(numbered(1), numbered(2))
         rig.step()
         rig.receive_all()
         rig.port.reset_stats()
         assert not any(rig.port.stats().values())
-        rig.deliver(packet(3, 100))
+        rig.deliver(numbered(3, 100))
         rig.step()
         rig.receive_all()
         stats = rig.port.stats()
@@ -372,11 +365,11 @@ def test_a_card_left_running_by_a_driver_that_died_is_taken_over() -> None:
     """Its rings are memory that nobody has mapped any more; traffic goes on meanwhile."""
     with EmulatedPort(2, card=CardOptions()) as rig:
         rig.refill()
-        rig.deliver(packet(1), packet(2))
+        rig.deliver(numbered(1), numbered(2))
         rig.step()
         for memory, _, _ in list(rig.transport._mapped.values()):
             rig.card.dma_unmap(rig.transport._mapped[memory.fd][1].base, memory.bytes)
-        rig.deliver(packet(3))
+        rig.deliver(numbered(3))
         rig.step()
         assert rig.card.counters()["dma_faults"] > 0
         before = rig.card.counters()["dma_faults"]
@@ -385,7 +378,7 @@ def test_a_card_left_running_by_a_driver_that_died_is_taken_over() -> None:
         rig.port.reset(workers_run=False)
         rig.receive_all()
         rig.refill()
-        rig.deliver(packet(4))
+        rig.deliver(numbered(4))
         rig.step()
-        assert sum(rig.receive_all(), []) == [packet(4)]
+        assert sum(rig.receive_all(), []) == [numbered(4)]
         assert rig.card.counters()["dma_faults"] == before

@@ -58,12 +58,16 @@ def main() -> int:
             verdicts.append((mutation, verdict))
             word = "CAUGHT by " if verdict.caught else "SURVIVED "
             print(
-                f"{mutation.name:34} {word}{verdict.by}{verdict.how} ({time.monotonic() - began:.0f} s)", flush=True
+                f"{mutation.name:34} {word}{verdict.by}{verdict.how} ({time.monotonic() - began:.0f} s)",
+                flush=True,
             )
             if options.table:
                 options.table.write_text(table(verdicts))
     survived = [mutation.name for mutation, verdict in verdicts if not verdict.caught]
-    print(f"{len(verdicts) - len(survived)} of {len(verdicts)} caught" + "".join(f", {n} survived" for n in survived))
+    print(
+        f"{len(verdicts) - len(survived)} of {len(verdicts)} caught"
+        + "".join(f", {n} survived" for n in survived)
+    )
     return 1 if survived else 0
 
 

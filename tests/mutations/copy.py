@@ -18,7 +18,9 @@ from mutations import Mutation
 
 TEST_SECONDS = 60
 RUN_SECONDS = 600.0
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv*", "build*", "__pycache__", ".*_cache", ".hypothesis", "*.so")
+LEFT_BEHIND = shutil.ignore_patterns(
+    ".git", ".venv*", "build*", "__pycache__", ".*_cache", ".hypothesis", "*.so"
+)
 NEAREST = {
     "card.py": "test_model_packets.py",
     "behaviours.py": "test_model_reset.py",
@@ -130,7 +132,9 @@ class Copy:
         the room's other suites, tests that start processes."""
         room = f"tests/unit/{mutation.room}"
         nearest = NEAREST.get(Path(mutation.file).name)
-        model = sorted(str(path.relative_to(self.top)) for path in (self.top / "tests/model").glob("test_*.py"))
+        model = sorted(
+            str(path.relative_to(self.top)) for path in (self.top / "tests/model").glob("test_*.py")
+        )
         quick = [path for path in model if "/test_ixgbe_" in path]
         steps: list[Sequence[str]] = [[f"{room}/{nearest}"]] if nearest else []
         steps += [quick, [room], [path for path in model if path not in quick]]
@@ -147,7 +151,12 @@ class Copy:
         log = self._place / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                argv, cwd=self.top, env=self._environ, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                argv,
+                cwd=self.top,
+                env=self._environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             try:
                 code = process.wait(RUN_SECONDS)
