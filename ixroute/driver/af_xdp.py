@@ -109,6 +109,7 @@ class AfXdpPort:
         self._disable_ipv6: tuple[int, str] | None = None  # the sysctl's descriptor, what to put back
         self._offloads_before: int | None = None
         self._last_stats: dict[str, int] = {}
+        self._zero_stats: dict[str, int] = {}
         self._closed = False
         umem.hold()
         try:
@@ -445,7 +446,19 @@ class AfXdpPort:
                 for key in _COUNTERS:
                     totals[key] += getattr(socket.queue, key)
             self._last_stats = totals
-        return dict(self._last_stats)
+        return {key: value - self._zero_stats.get(key, 0) for key, value in self._last_stats.items()}
+
+    def reset_stats(self) -> None:
+        self.stats()
+        self._zero_stats = dict(self._last_stats)
+
+    @property
+    def rx_slots(self) -> int:
+        return self._options.slots(-(-self.n_queues // self._workers))[0]
+
+    @property
+    def tx_slots(self) -> int:
+        return self._options.slots(-(-self.n_queues // self._workers))[1]
 
     def features(self) -> dict[str, Any]:
         return {

@@ -46,6 +46,8 @@ class MemPort:
         self._mtu = mtu
         self._link = Link(up=True, speed_mbps=10_000, duplex="full")
         self._ports: list[Any] = []
+        self._zero_stats: dict[str, int] = {}
+        self.rx_slots, self.tx_slots = options.rx_slots, options.tx_slots
         self._undo = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             umem.hold()
@@ -115,6 +117,12 @@ class MemPort:
         self.allmulticast = on
 
     def stats(self) -> dict[str, int]:
+        return {key: value - self._zero_stats.get(key, 0) for key, value in self._count().items()}
+
+    def reset_stats(self) -> None:
+        self._zero_stats = self._count()
+
+    def _count(self) -> dict[str, int]:
         queues = self.queues()
         return {
             "rx_no_frame": sum(q.rx_no_frame for q in queues),

@@ -108,6 +108,14 @@ class Port(Protocol):
     """Readable when link() may answer something new (the caller then calls service()); -1: ask now and then."""
 
     @property
+    def rx_slots(self) -> int:
+        """Packets that the receive ring of each queue holds."""
+
+    @property
+    def tx_slots(self) -> int:
+        """Of each queue's transmit ring."""
+
+    @property
     def mac(self) -> bytes:
         """6 bytes, wire order, as the device has it now."""
 
@@ -133,7 +141,11 @@ class Port(Protocol):
     def set_allmulticast(self, on: bool) -> None: ...
 
     def stats(self) -> dict[str, int]:
-        """Counters since the port was opened, summed over its queues. Readable while workers run."""
+        """Counters since the port was opened, or reset_stats() was called, summed over its queues. Readable while
+        workers run."""
+
+    def reset_stats(self) -> None:
+        """Counters count from 0 again, for all who read them."""
 
     def features(self) -> dict[str, Any]:
         """What was obtained: mode, zero_copy, need_wakeup, queues; driver where there is one."""

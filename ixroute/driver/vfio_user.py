@@ -376,7 +376,6 @@ class VfioUserTransport:
         try:
             self._client = Client(sock, timeout_s)
         except GoneError as e:
-            sock.close()
             raise TransportError(self.device, f"{e}; does another client use the card?") from e
         self._link = _Link(self.device, self._client)
         try:
@@ -413,13 +412,23 @@ class VfioUserTransport:
         """And the descriptor of its memory, the caller's, or -1."""
         room = p.RegionInfo.FORM.size
         for _ in range(2):
-            request = p.RegionInfo(number, argsz=room).request()
-            info, fds = self._link.ask(p.GET_REGION_INFO, request, p.RegionInfo.unpack, want_fds=1)
-            if room < info.argsz <= p.MAX_TRANSFER:
-                close_fds(fds)
-                room = info.argsz
-                continue
-            return info, fds[0] if fds and info.flags & p.REGION_FLAG_MMAP else _close_all(fds)
+            body, fds = self._link.call(
+                p.GET_REGION_INFO, p.RegionInfo(number, argsz=room).request(), want_fds=1
+            )
+            with contextlib.ExitStack() as undo:
+                undo.callback(close_fds, fds)
+                try:
+                    info = p.RegionInfo.unpack(body)
+                except p.ProtocolError as e:
+                    raise TransportError(self.device, f"the server's answer makes no sense: {e}") from e
+                # Without its capabilities all of a region would seem to be memory. The flag that there are some is
+                # missing in libvfio-user's short reply, so argsz alone tells.
+                if info.argsz <= len(body):
+                    if not fds or not info.flags & p.REGION_FLAG_MMAP:
+                        return info, -1
+                    undo.pop_all()
+                    return info, fds[0]
+            room = min(info.argsz, p.MAX_TRANSFER)
         raise TransportError(self.device, f"the server does not describe region {number}")
 
     def _sleep_word(self) -> Any:
@@ -500,11 +509,6 @@ class VfioUserTransport:
         if self._sleep_area:
             self._sleep_area.close()
         self._client.close()
-
-
-def _close_all(fds: Sequence[int]) -> int:
-    close_fds(fds)
-    return -1
 
 
 def _connect(path: str, timeout_s: float) -> socket.socket:

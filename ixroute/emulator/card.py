@@ -38,7 +38,7 @@ from ixroute.emulator.link import Link
 from ixroute.emulator.packets import PacketEngine
 from ixroute.emulator.register_file import RegisterFile
 from ixroute.emulator.registers import BAR_BYTES, offset_of
-from ixroute.emulator.sfp import Cage, Module
+from ixroute.emulator.sfp import MODULES, Cage, Module
 from ixroute.vfio_user.device import (
     SLEEP_REGION,
     SLEEP_REGION_TYPE,
@@ -64,13 +64,14 @@ _MSIX_ENTRY = (0xFFFF_FFFC, 0xFFFF_FFFF, 0xFFFF_FFFF, 0x0000_0001)
 class CardOptions:
     """device_id: one of pci.KINDS. mac: of the port, in the EEPROM. port: 0 or 1, which of the chip's two (LAN_ID).
     map_bar: queue registers can be mapped; the engine then has to look at them from time to time. settle: how many
-    reads it takes until something that was started shows as done."""
+    reads it takes until something that was started shows as done. module: one of sfp.MODULES, what is in the cage."""
 
     device_id: int = 0x10FB
     mac: bytes = bytes((0x02, 0x59, 0x90, 0, 0, 1))
     port: int = 0
     map_bar: bool = False
     settle: int = 0
+    module: str = "sr"
     name: str = "card"
 
     def __post_init__(self) -> None:
@@ -81,6 +82,8 @@ class CardOptions:
             raise ValueError(f"a card cannot have the MAC address {self.mac.hex(':')}")
         if self.port not in (0, 1):
             raise ValueError(f"port {self.port}: a chip has ports 0 and 1")
+        if self.module not in MODULES:
+            raise ValueError(f"no module {self.module!r}: there are {', '.join(MODULES)}")
         if self.settle < 0:
             raise ValueError("settle counts reads: 0 or more")
 
@@ -127,7 +130,7 @@ class Card:
         self.control = Control(registers, faults, settling, self._software_reset, self._gate_moved)
         self.semaphores = Semaphores(registers, faults)
         self.eeprom = Eeprom(registers, faults, settling, self.options.mac)
-        self.module = Module(lambda: self.link.laser, lambda: self.link.carrier)
+        self.module = Module(MODULES[self.options.module], lambda: self.link.laser, lambda: self.link.carrier)
         self.cage = Cage(registers, faults, self.module, self.kind.sfp)
         self.mdio = Mdio(registers, faults, settling)
         self.enables = Enables(registers, faults, settling)
@@ -139,6 +142,7 @@ class Card:
             faults,
             settling,
             not self.kind.sfp,
+            self.module.kind.laser,
             lambda: self.cage.module is not None,
             self._gate_moved,
         )
@@ -226,6 +230,12 @@ class Card:
             if not self._closed and plugged != self.cage.plugged:
                 self.cage.plugged = plugged
                 self.link.module_moved()
+
+    def faults_changed(self) -> None:
+        """After a change of what the link depends on (link_never, no_module): acts at once, not at the next access."""
+        with self._lock:
+            if not self._closed:
+                self.link.refresh()
 
     def _gate_moved(self) -> None:
         """Packets move, and with them DMA, only with a link, as bus master, in D0."""
@@ -433,6 +443,11 @@ class Card:
         """Accesses to offsets that the table does not have, by name: "read 0x02004"."""
         with self._lock:
             return dict(self.registers.unknown)
+
+    def ignored_writes(self) -> dict[str, int]:
+        """Writes to read-only registers, by register."""
+        with self._lock:
+            return dict(self.registers.ignored)
 
     def dump(self) -> dict[str, int]:
         """Registers that are not 0, as stored: the engine's own counters are not among them."""

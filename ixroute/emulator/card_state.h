@@ -230,6 +230,19 @@ static inline uint32_t ring_count(const struct ring *ring, uint32_t from, uint32
 	return to >= from ? to - from : to + ring->n - from;
 }
 
+/* A queue that is off and stays off, most of them, costs a scan one load. */
+static inline bool ring_wants_look(const struct ring *ring)
+{
+	return ring->state != QUEUE_OFF || ring_reg(ring, QUEUE_DCTL) & DCTL_ENABLE;
+}
+
+/* A descriptor is read and written. NULL: not the card's memory. */
+static inline uint8_t *ring_descriptor(const struct card *card, struct ring *ring, uint32_t at)
+{
+	return dma_at(&card->dma, &ring->window, ring->base + (uint64_t)at * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES,
+		      DMA_READ | DMA_WRITE);
+}
+
 /* A byte of registers in which each byte is a queue's (RQSMR, TQSM). */
 static inline unsigned stat_set(const struct card *card, uint32_t offset, unsigned queue)
 {
@@ -239,7 +252,6 @@ static inline unsigned stat_set(const struct card *card, uint32_t offset, unsign
 /* ring.c */
 void ring_look(struct card *card, bool is_tx, unsigned queue);
 void ring_stop(struct card *card, bool is_tx, unsigned queue);
-uint8_t *ring_descriptor(const struct card *card, struct ring *ring, uint32_t at);
 void ring_publish_head(struct ring *ring);
 void card_fault(struct card *card, uint64_t iova);
 

@@ -129,11 +129,16 @@ static void scan(struct engine *engine, uint64_t now_ns)
 	if (!engine->scan || now_ns - engine->scanned_ns < SCAN_NS)
 		return;
 	engine->scanned_ns = now_ns;
-	for (unsigned i = 0; i < engine->n_cards; i++)
+	for (unsigned i = 0; i < engine->n_cards; i++) {
+		struct card *card = engine->cards[i];
+
 		for (unsigned queue = 0; queue < CARD_QUEUES; queue++) {
-			ring_look(engine->cards[i], false, queue);
-			ring_look(engine->cards[i], true, queue);
+			if (ring_wants_look(&card->rx[queue].ring))
+				ring_look(card, false, queue);
+			if (ring_wants_look(&card->tx[queue].ring))
+				ring_look(card, true, queue);
 		}
+	}
 }
 
 /* One pass, under the lock. */

@@ -14,12 +14,13 @@
 #define MASK_DESTINATION_PORT 8u
 #define MASK_PROTOCOL 16u
 
-static uint64_t mac_of(const uint8_t *bytes)
+/* A packet has more bytes than an address. */
+static uint64_t mac_of(const uint8_t *packet)
 {
-	uint64_t mac = 0;
+	uint64_t mac;
 
-	memcpy(&mac, bytes, 6);
-	return mac;
+	memcpy(&mac, packet, 8);
+	return mac & 0xFFFFFFFFFFFFull;
 }
 
 static void rebuild_tuples(struct card *card)
@@ -69,16 +70,15 @@ void filter_rebuild(struct card *card)
 static bool hash_bit(const struct card *card, uint32_t table, const uint8_t *mac)
 {
 	unsigned high = (unsigned)mac[4] | (unsigned)mac[5] << 8;
-	unsigned shift = (unsigned[]){4, 3, 2, 0}[card->control.mcstctrl & MCSTCTRL_MO];
+	static const uint8_t shifts[4] = {4, 3, 2, 0};
+	unsigned shift = shifts[card->control.mcstctrl & MCSTCTRL_MO];
 	unsigned hash = high >> shift & 0xFFF;
 
 	return reg(card, table + 4 * (hash >> 5)) >> (hash & 31) & 1;
 }
 
-static bool exact(const struct rx_tables *tables, const uint8_t *packet)
+static bool exact(const struct rx_tables *tables, uint64_t mac)
 {
-	uint64_t mac = mac_of(packet);
-
 	for (unsigned i = 0; i < tables->macs; i++)
 		if (tables->mac[i] == mac)
 			return true;
@@ -88,13 +88,14 @@ static bool exact(const struct rx_tables *tables, const uint8_t *packet)
 static bool mac_accepted(const struct card *card, const uint8_t *packet)
 {
 	uint32_t fctrl = card->control.fctrl;
+	uint64_t mac = mac_of(packet);
 
-	if (mac_of(packet) == 0xFFFFFFFFFFFFull)
+	if (mac == 0xFFFFFFFFFFFFull)
 		return fctrl & FCTRL_BAM;
 	if (packet[0] & 1)
-		return fctrl & FCTRL_MPE || exact(&card->tables, packet) ||
+		return fctrl & FCTRL_MPE || exact(&card->tables, mac) ||
 		       (card->control.mcstctrl & MCSTCTRL_MFE && hash_bit(card, REG_MTA, packet));
-	return fctrl & FCTRL_UPE || exact(&card->tables, packet) || hash_bit(card, REG_PFUTA, packet);
+	return fctrl & FCTRL_UPE || exact(&card->tables, mac) || hash_bit(card, REG_PFUTA, packet);
 }
 
 bool filter_accepts(const struct card *card, const uint8_t *packet, bool tagged, uint16_t tci)

@@ -33,7 +33,7 @@ PIN_FULL, PIN_LASER_OFF, PIN_RATE = 2, 3, 5
 
 
 class Link:
-    """moved is told whenever the link may have changed; it asks `up`."""
+    """can_be_dark: the module has a laser to turn off. moved is told whenever the link has changed; it asks `up`."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Link:
         faults: Faults,
         settling: Settling,
         backplane: bool,
+        can_be_dark: bool,
         module: Callable[[], bool],
         moved: Callable[[], None],
     ) -> None:
@@ -48,6 +49,7 @@ class Link:
         self._faults = faults
         self._settling = settling
         self._backplane = backplane
+        self._can_be_dark = can_be_dark
         self._module = module
         self._moved = moved
         self.carrier = False
@@ -80,7 +82,8 @@ class Link:
     def laser(self) -> bool:
         """TX_DISABLE has a pull-up: the laser is on only while SDP3 is an output and low."""
         pins = self._registers.get("ESDP")
-        return self._backplane or bool(pins >> (8 + PIN_LASER_OFF) & 1 and not pins >> PIN_LASER_OFF & 1)
+        steady = self._backplane or not self._can_be_dark
+        return steady or bool(pins >> (8 + PIN_LASER_OFF) & 1 and not pins >> PIN_LASER_OFF & 1)
 
     def set_carrier(self, up: bool) -> None:
         if up != self.carrier:

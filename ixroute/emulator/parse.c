@@ -52,7 +52,7 @@ static void parse_ip4(struct parsed *p, const uint8_t *packet, uint32_t at, uint
 	p->type = headers > 20 ? TYPE_IP4_OPTIONS | TYPE_IP4 : TYPE_IP4;
 	p->l3 = (uint16_t)at;
 	p->payload = (uint16_t)(at + headers);
-	p->ip_ok = sum_fold(sum_words(packet + at, headers, 0)) == 0xFFFF;
+	p->ip_ok = sum_fold(sum_few(packet + at, headers, 0)) == 0xFFFF;
 	if (total < headers || total > len - at)
 		return;
 	p->l4_end = (uint16_t)(at + total);
@@ -124,10 +124,10 @@ static bool internet_ok(const struct parsed *p, const uint8_t *packet)
 {
 	uint32_t len = (uint32_t)p->l4_end - p->l4;
 	uint8_t rest[4] = {(uint8_t)(len >> 8), (uint8_t)len, 0, p->type & TYPE_TCP ? PROTOCOL_TCP : PROTOCOL_UDP};
-	uint64_t sum = sum_words(rest, 4, 0);
+	uint64_t sum = sum_few(rest, 4, 0);
 
-	sum = p->type & TYPE_IP4 ? sum_words(packet + p->l3 + 12, 8, sum) : sum_words(packet + p->l3 + 8, 32, sum);
-	return sum_fold(sum_words(packet + p->l4, len, sum)) == 0xFFFF;
+	sum = p->type & TYPE_IP4 ? sum_few(packet + p->l3 + 12, 8, sum) : sum_few(packet + p->l3 + 8, 32, sum);
+	return sum_fold(sum_few(packet + p->l4, len, sum)) == 0xFFFF;
 }
 
 bool parse_l4_checksum_ok(const struct parsed *p, const uint8_t *packet)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 
 from ixroute.emulator.image import BarImage
 from ixroute.emulator.packets import PacketEngine
@@ -30,6 +31,8 @@ class RegisterFile:
         self.counters: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         """Accesses to offsets that the table does not have, "read 0x2004" -> how many; at most UNKNOWN_LISTED."""
+        self.ignored: Counter[str] = Counter()
+        """Writes to read-only registers, by their name."""
         self._reads: dict[int, tuple[ReadBehaviour, int]] = {}
         self._writes: dict[int, tuple[WriteBehaviour, int]] = {}
         self._places = places()
@@ -113,6 +116,7 @@ class RegisterFile:
                 self.image.store(place.offset, self.image.load(place.offset) & ~(value & register.writable))
             case Mode.RO | Mode.RC:
                 self.counters["writes_to_read_only"] += 1
+                self.ignored[str(place)] += 1
                 log.debug("%s is read-only: %#x is ignored", place, value)
 
     def _tell(self, place: Place) -> None:
@@ -136,14 +140,11 @@ class RegisterFile:
 
     def fill(self, power_on: bool, rubbish: bool = False) -> None:
         """Reset values everywhere; tables that only power-on clears keep their content otherwise."""
-        for register in registers():
-            if register.mode is Mode.MEM and not power_on:
-                continue
-            value = register.reset
-            if register.mode is Mode.MEM and rubbish:
-                value = 0xA5A5_A5A5 & register.writable
-            for place in register.places():
-                self.image.store(place.offset, value)
+        for offset, value in _reset_values(False, False):
+            self.image.store(offset, value)
+        if power_on:
+            for offset, value in _reset_values(True, rubbish):
+                self.image.store(offset, value)
 
     def dump(self) -> dict[str, int]:
         """Name -> value of all that is not 0, for people."""
@@ -154,3 +155,14 @@ class RegisterFile:
                 if value:
                     shown[describe(place.offset)] = value
         return shown
+
+
+@cache
+def _reset_values(tables: bool, rubbish: bool) -> tuple[tuple[int, int], ...]:
+    """(offset, value) of the tables that only power-on clears, or of all other registers."""
+    chosen = [register for register in registers() if (register.mode is Mode.MEM) == tables]
+    return tuple(
+        (place.offset, 0xA5A5_A5A5 & register.writable if rubbish else register.reset)
+        for register in chosen
+        for place in register.places()
+    )

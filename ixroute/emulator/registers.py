@@ -488,7 +488,7 @@ FLEX_MNG        0x15800+4*448       RW  0          ALL
 HICR            0x15F00             RO  0          0
 HSMC0R          0x15F04             RO  0          0
 HSMC1R          0x15F08             RO  0          0
-FWSTS           0x15F0C             RO  0          0
+FWSTS           0x15F0C             W1C 0          0x00000200
 SWSR            0x15F10             RO  0          0
 HFDR            0x15FE8             RO  0          0
 # 8.2.3.26 Time stamps
@@ -581,6 +581,14 @@ TXDBUECC        0x0CF70             RW  0          ALL
 RXDBUEST        0x03F74             RO  0          0
 TXDBUEST        0x0CF74             RO  0          0
 MSIXPBA_98      0x02000             OLD
+DCA_TXCTRL_98   0x07214             OLD
+DCA_TXCTRL_98   0x0721C+4*3         OLD
+DCA_TXCTRL_98   0x0722C+4*3         OLD
+TIC_98          0x07F14             OLD
+TIC_98          0x07F1C             OLD
+TDPROBE_98      0x07F20             OLD
+TXBUF_98        0x07C14             OLD
+TXBUF_98        0x07C1C+4*2         OLD
 """
 
 _OWNED = """

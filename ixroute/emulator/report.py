@@ -74,8 +74,8 @@ def card_lines(
 ) -> Iterator[str]:
     """A card's report."""
     yield f"{name}"
-    yield f"  packets    {described(card, ('rx_packets', 'tx_packets', 'dma_faults'))}"
-    yield f"  wire       {described(wire, ('rx_packets', 'tx_packets')) if wire else 'none'}"
-    yield f"  clients    {described(server, ('clients',))}"
+    yield f"  packets  {described(card, ('rx_packets', 'tx_packets', 'dma_faults'))}"
+    yield f"  wire     {described(wire, ('rx_packets', 'tx_packets')) if wire else 'none'}"
+    yield f"  clients  {described(server, ('clients',))}"
     for hint in hints:
-        yield f"  hint       {hint}"
+        yield f"  hint     {hint}"

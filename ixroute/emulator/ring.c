@@ -60,6 +60,11 @@ void ring_look(struct card *card, bool is_tx, unsigned queue)
 	base = (uint64_t)ring_reg(ring, QUEUE_BAH) << 32 | (ring_reg(ring, QUEUE_BAL) & BAL_ADDRESS);
 	n = (ring_reg(ring, QUEUE_LEN) & LEN_BYTES) / DESCRIPTOR_BYTES;
 	head = ring_reg(ring, QUEUE_HEAD) & 0xFFFF;
+	if (head >= n && !is_tx && !(reg(card, REG_RXCTRL) & RXCTRL_RXEN)) {
+		/* Nothing is fetched before receive is on; drivers test registers that way (Linux: ethtool -t). */
+		set_state(card, is_tx, queue, QUEUE_OFF);
+		return;
+	}
 	if (ring->state == QUEUE_OFF || base != ring->base || n != ring->n || head != ring->head)
 		start(card, is_tx, queue, base, n, head);
 }
@@ -75,14 +80,10 @@ void card_fault(struct card *card, uint64_t iova)
 	card->counters.last_fault_iova = iova;
 }
 
-/* A descriptor is read and written. NULL: not the card's memory. */
-uint8_t *ring_descriptor(const struct card *card, struct ring *ring, uint32_t at)
-{
-	return dma_at(&card->dma, &ring->window, ring->base + (uint64_t)at * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES,
-		      DMA_READ | DMA_WRITE);
-}
-
+/* Not when the queue has been disabled meanwhile: the client may have written the head for its next start. */
 void ring_publish_head(struct ring *ring)
 {
+	if (!(ring_reg(ring, QUEUE_DCTL) & DCTL_ENABLE))
+		return;
 	__atomic_store_n(&ring->regs[QUEUE_HEAD / 4], ring->head, __ATOMIC_RELEASE);
 }

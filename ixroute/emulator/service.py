@@ -137,7 +137,7 @@ class Service:
     def print_report(self) -> None:
         """Counters of cards, wires and clients on standard error."""
         lines = [line for slot in self.slots for line in slot.lines()]
-        lines.append(f"engine\n  passes     {report.described(self.engine.counters())}")
+        lines.append(f"engine: {report.described(self.engine.counters())}")
         with contextlib.suppress(OSError):  # nobody reads it any more
             print("\n".join(lines), file=sys.stderr, flush=True)
 

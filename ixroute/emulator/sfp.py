@@ -4,6 +4,7 @@ diagnostics at A2; datasheet 3.7.x, 8.2.3.1.5)."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from ixroute.emulator.faults import Faults
@@ -21,24 +22,50 @@ def _text(text: str, size: int) -> bytes:
     return text.encode().ljust(size)
 
 
-def identity(oui: bytes = INTEL_OUI, ethernet_codes: int = 0x10) -> bytearray:
-    """256 bytes of A0: a 10GBASE-SR module with an LC plug. ethernet_codes: byte 3 (0x10 SR, 0x20 LR, 0 none)."""
+@dataclass(frozen=True)
+class ModuleKind:
+    """What a module says of itself; bytes as in SFF-8472, table 4-1."""
+
+    part: str
+    connector: int
+    ethernet_codes: int
+    """Byte 3: 0x10 10GBASE-SR, 0x20 LR."""
+    cable: int = 0
+    """Byte 8: 0x04 passive copper, 0x08 active."""
+    reach: bytes = bytes(6)
+    """Bytes 14-19: single mode in km and 100 m, then OM2, OM1, copper or OM4, OM3."""
+    wavelength: int = 0
+    laser: bool = True
+    """TX_DISABLE darkens it; a copper cable has nothing to darken."""
+
+
+MODULES = {
+    "sr": ModuleKind("EMU-10G-SR", 0x07, 0x10, reach=bytes((0, 0, 8, 3, 0, 30)), wavelength=850),
+    "lr": ModuleKind("EMU-10G-LR", 0x07, 0x20, reach=bytes((10, 100, 0, 0, 0, 0)), wavelength=1310),
+    "da": ModuleKind("EMU-10G-DA", 0x21, 0x00, cable=0x04, reach=bytes((0, 0, 0, 0, 3, 0)), laser=False),
+}
+UNSUPPORTED = ModuleKind("EMU-1G-SX", 0x07, 0x00, wavelength=850)
+
+
+def identity(kind: ModuleKind, oui: bytes = INTEL_OUI) -> bytearray:
+    """256 bytes of A0."""
     page = bytearray(256)
-    page[0:4] = bytes((0x03, 0x04, 0x07, ethernet_codes))
+    page[0:4] = bytes((0x03, 0x04, kind.connector, kind.ethernet_codes))
+    page[8] = kind.cable
     page[11:13] = bytes((0x06, 103))  # 64B/66B, 10.3 GBd
-    page[16:20] = bytes((8, 3, 0, 30))  # 80 m of OM2, 30 m of OM1, 300 m of OM3
+    page[14:20] = kind.reach
     page[20:36] = _text("IXROUTE", 16)
     page[37:40] = oui
-    page[40:56] = _text("EMU-10G-SR", 16)
+    page[40:56] = _text(kind.part, 16)
     page[56:60] = _text("A", 4)
-    page[60:62] = (850).to_bytes(2, "big")
+    page[60:62] = kind.wavelength.to_bytes(2, "big")
     page[63] = sum(page[0:63]) & 0xFF
-    page[64:66] = bytes((0x00, 0x1A))  # TX_DISABLE, TX_FAULT and LOS pins
+    page[65] = 0x1A if kind.laser else 0x00  # TX_DISABLE, TX_FAULT and LOS pins
     page[68:84] = _text("IXR0000001", 16)
     page[84:92] = _text("240101", 8)
-    page[92:95] = bytes(
-        (0x68, 0xB0, 0x03)
-    )  # diagnostics, internally calibrated, average power; SFF-8472 10.2
+    if kind.laser:
+        # Diagnostics, internally calibrated, average power; SFF-8472 10.2.
+        page[92:95] = bytes((0x68, 0xB0, 0x03))
     page[95] = sum(page[64:95]) & 0xFF
     return page
 
@@ -66,10 +93,11 @@ def diagnostics() -> bytearray:
 class Module:
     """What is in the cage. laser and light: whether it sends, and whether it sees the other end's light."""
 
-    def __init__(self, laser: Callable[[], bool], light: Callable[[], bool]) -> None:
+    def __init__(self, kind: ModuleKind, laser: Callable[[], bool], light: Callable[[], bool]) -> None:
+        self.kind = kind
         self._laser = laser
         self._light = light
-        self.identity = identity()
+        self.identity = identity(kind)
         self._diagnostics = diagnostics()
 
     def read(self, address: int, offset: int) -> int:
@@ -185,7 +213,7 @@ class I2cSlave:
         if self._expect == "address":
             self._address, self._reading = byte >> 1, bool(byte & 1)
             self._expect = "pointer"
-            return self._address in self._pointer
+            return self._address == IDENTITY or (self._address == DIAGNOSTICS and module.kind.laser)
         if self._expect == "pointer":
             self._pointer[self._address] = byte
             self._expect = "data"
@@ -204,6 +232,7 @@ class Cage:
         self._faults = faults
         self._fitted = module
         self._exists = exists
+        self._shown = (module.kind, INTEL_OUI)
         self.plugged = True
         self.bus = I2cSlave(lambda: self.module)
         registers.on_read("I2CCTL", self._read)
@@ -214,10 +243,13 @@ class Cage:
         """The module, as its fault says; None: the cage is empty, or a backplane has none."""
         if not self._exists or not self.plugged or self._faults.no_module:
             return None
-        codes = 0 if self._faults.module_unsupported else 0x10
-        oui = FOREIGN_OUI if self._faults.module_foreign else INTEL_OUI
-        if (self._fitted.identity[3], bytes(self._fitted.identity[37:40])) != (codes, oui):
-            self._fitted.identity = identity(oui, codes)
+        wanted = (
+            UNSUPPORTED if self._faults.module_unsupported else self._fitted.kind,
+            FOREIGN_OUI if self._faults.module_foreign else INTEL_OUI,
+        )
+        if wanted != self._shown:
+            self._shown = wanted
+            self._fitted.identity = identity(*wanted)
         return self._fitted
 
     def reset(self) -> None:

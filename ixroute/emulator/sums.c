@@ -1,8 +1,6 @@
 /* Checksums (sums.h): called by the receive side to verify and by the transmit side to insert. */
 #include "emulator/sums.h"
 
-#include <string.h>
-
 /* Words of 32 bits into 64: no carry is lost below 2^32 of them. */
 uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum)
 {

@@ -1,5 +1,6 @@
 """The vfio-user protocol: a PCI device in one process, its driver (or a virtual machine) in another.
 
-Messages over a UNIX socket, file descriptors beside them. What both ends need, and the server; the client, which is
-one of the driver's transports, is driver/vfio_user.py.
+Messages over a UNIX socket, file descriptors beside them. protocol.py is the messages, channel.py how they travel;
+device.py is what a server serves, answers.py what the device says to each message, server.py the connections;
+client.py is the other end, on which one of the driver's transports is built (driver/vfio_user.py).
 """

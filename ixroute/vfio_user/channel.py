@@ -56,7 +56,8 @@ class Inbox:
         self._taken = 0
 
     def receive(self, sock: socket.socket) -> None:
-        """One system call. BlockingIOError when there is nothing, DisconnectedError at the end of the stream.
+        """One system call on a non-blocking socket. BlockingIOError when there is nothing, DisconnectedError at the
+        end of the stream.
 
         ProtocolError when descriptors are lost or too many. All whole messages must have been taken before.
         """

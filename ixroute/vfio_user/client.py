@@ -37,7 +37,7 @@ class GoneError(Exception):
 
 
 class Client:
-    """Takes over a connected socket. GoneError when no version can be agreed on within timeout_s."""
+    """Takes over a connected socket, also when it raises: GoneError when no version can be agreed on in timeout_s."""
 
     def __init__(self, sock: socket.socket, timeout_s: float = 5.0) -> None:
         self.socket = sock
@@ -52,8 +52,12 @@ class Client:
         sock.setblocking(False)
         self._readable.register(sock.fileno(), select.POLLIN)
         self._writable.register(sock.fileno(), select.POLLOUT)
-        self.server = self._negotiate()
-        """What the server can take."""
+        try:
+            self.server = self._negotiate()
+            """What the server can take."""
+        except GoneError:
+            self.close()
+            raise
 
     def _negotiate(self) -> p.Capabilities:
         ours = p.Capabilities(max_msg_fds=SCM_MAX_FD, max_data_xfer_size=p.MAX_TRANSFER)

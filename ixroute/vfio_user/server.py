@@ -18,14 +18,12 @@ import os
 import select
 import socket
 import stat
-import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Sequence
 
 from ixroute.vfio_user import protocol as p
+from ixroute.vfio_user.answers import Answers, ServerCounters
 from ixroute.vfio_user.channel import DisconnectedError, Inbox, close_fds, send
-from ixroute.vfio_user.device import Device, DeviceError, MaskingDevice, RegionInfo
+from ixroute.vfio_user.device import Device
 from ixroute.vfio_user.protocol import ProtocolError
 
 log = logging.getLogger(__name__)
@@ -33,18 +31,6 @@ log = logging.getLogger(__name__)
 _OUT_LIMIT = 2 * p.MAX_MESSAGE
 """Replies held for a client that does not read them; nothing more of it is read until they have gone."""
 _ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-@dataclass
-class ServerCounters:
-    clients: int = 0
-    """That have connected."""
-    messages: int = 0
-    refused: int = 0
-    """Answered with an error, or dropped where no answer was wanted."""
-    broken: int = 0
-    """Clients whose connection was ended because what they sent was not the protocol."""
-    last_refused: str = ""
 
 
 class Server:
@@ -174,9 +160,11 @@ class Server:
         try:
             client, _ = self._listener.accept()
         except OSError as e:
-            if e.errno in _ACCEPT_ERRORS:
-                log.warning("%s: a client could not be accepted: %s", self.path, e.strerror)
+            if e.errno in _ACCEPT_ERRORS and not self._accept_failed:
+                log.warning("%s: clients have to wait: %s", self.name, e.strerror)
+                self._accept_failed = True
             return
+        self._accept_failed = False
         client.setblocking(False)
         self._epoll.unregister(self._listener.fileno())
         self._begin(client)
@@ -188,8 +176,7 @@ class Server:
         self._out: list[tuple[bytes, list[int]]] = []
         self._replies: list[bytes] = []
         self._held_bytes = 0
-        self._negotiated = False
-        self._regions = [self.device.region(i) for i in range(self.device.info.regions)]
+        self._answers = Answers(self.device, self.counters, self.name)
         self.counters.clients += 1
         log.info("%s: a client has connected", self.name)
 
@@ -243,23 +230,13 @@ class Server:
             self._held_bytes = 0
             self._send(client, data)
 
-    def _refuse(self, error: OSError | ProtocolError | Exception, what: str) -> int:
-        """Counts it; the errno to answer."""
-        self.counters.refused += 1
-        self.counters.last_refused = f"{what}: {error}"
-        if isinstance(error, DeviceError | ProtocolError):
-            log.debug("%s: refused: %s: %s", self.name, what, error)
-            return error.errno or errno.EIO
-        log.error("%s: the device failed: %s", self.name, what, exc_info=error)
-        return errno.EIO
-
     # ---- messages ----
 
     def _work(self, client: socket.socket) -> None:
         """Every whole message in the buffer, until replies wait that the client does not take."""
         try:
             while not self._out:
-                if self._negotiated and not self._inbox.fds:
+                if self._answers.negotiated and not self._inbox.fds:
                     self._accesses(self._inbox)
                 if self._held_bytes > _OUT_LIMIT:
                     self._flush(client)
@@ -275,17 +252,18 @@ class Server:
         """As many well-formed REGION_READ and REGION_WRITE as come next: the trapped registers."""
         buffer, view, at, end = inbox.buffer, inbox.view, inbox.start, inbox.end
         unpack, pack, size_of = p.ACCESS.unpack_from, p.ACCESS.pack, p.ACCESS.size
+        read, write = self._answers.read, self._answers.write
         replies, n = self._replies, 0
         while end - at >= size_of and self._held_bytes <= _OUT_LIMIT:
             number, command, size, flags, _, offset, region, count = unpack(buffer, at)
             after = at + size
             data = b""
-            if flags & p.TYPE_MASK or after > end:
+            if flags & p.TYPE_MASK or after > end or size > p.MAX_MESSAGE:
                 break
             if command == p.REGION_WRITE and size == size_of + count:
-                error = self._write(region, offset, bytes(view[at + size_of : after]))
+                error = write(region, offset, bytes(view[at + size_of : after]))
             elif command == p.REGION_READ and size == size_of:
-                data, error = self._read(region, offset, count)
+                data, error = read(region, offset, count)
             else:
                 break
             at = after
@@ -302,35 +280,6 @@ class Server:
         inbox.start = at
         self.counters.messages += n
 
-    def _write(self, region: int, offset: int, data: bytes) -> int:
-        """errno, or 0."""
-        try:
-            info = self._region(region)
-            if not data or offset + len(data) > info.size or not info.writable:
-                raise DeviceError(errno.EINVAL, "no such register to write")
-            self.device.write(region, offset, data)
-        except Exception as e:
-            return self._refuse(e, f"a write of {len(data)} bytes to region {region}, offset {offset:#x}")
-        return 0
-
-    def _read(self, region: int, offset: int, count: int) -> tuple[bytes, int]:
-        """The bytes, and errno or 0."""
-        try:
-            info = self._region(region)
-            if not 0 < count <= p.MAX_TRANSFER or offset + count > info.size or not info.readable:
-                raise DeviceError(errno.EINVAL, "no such register to read")
-            data = self.device.read(region, offset, count)
-            if len(data) != count:
-                raise ValueError(f"the device read {len(data)} bytes")
-        except Exception as e:
-            return b"", self._refuse(e, f"a read of {count} bytes from region {region}, offset {offset:#x}")
-        return data, 0
-
-    def _region(self, index: int) -> RegionInfo:
-        if index >= len(self._regions):
-            raise DeviceError(errno.EINVAL, f"there is no region {index}")
-        return self._regions[index]
-
     def _command(
         self, client: socket.socket, number: int, command: int, flags: int, _error: int, body: memoryview
     ) -> None:
@@ -343,20 +292,16 @@ class Server:
                 raise ProtocolError(f"a reply to {name}, which was never asked")
             error, reply, reply_fds = 0, b"", list[int]()
             try:
-                if not self._negotiated and command != p.VERSION:
-                    raise ProtocolError(f"{name} before VERSION")
-                if len(fds) > _FDS_OF.get(command, 0):
-                    raise ProtocolError(f"{len(fds)} descriptors, {_FDS_OF.get(command, 0)} at most")
-                reply, reply_fds = _HANDLERS.get(command, Server._unknown)(self, body, fds)
+                reply, reply_fds = self._answers.answer(command, body, fds)
             except Exception as e:
-                error = self._refuse(e, name)
+                error = self._answers.code(e, name)
             if error:
                 flags_out, reply, reply_fds = p.REPLY | p.ERROR, b"", []
             else:
                 flags_out = p.REPLY
             if not flags & p.NO_REPLY:
                 self._answer(client, p.message(number, command, reply, flags_out, error), reply_fds)
-            if not self._negotiated:
+            if not self._answers.negotiated:
                 raise ProtocolError(f"no version was agreed on: {self.counters.last_refused}")
         finally:
             close_fds(fds)
@@ -368,196 +313,6 @@ class Server:
         else:
             self._replies.append(message)
             self._held_bytes += len(message)
-
-    # ---- each message: body and descriptors in, body and descriptors of the reply out. A handler that gives the
-    # descriptors on takes them out of the list. ----
-
-    def _unknown(self, _body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        raise ProtocolError("not supported", errno.ENOTSUP)
-
-    def _version(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        if self._negotiated:
-            raise ProtocolError("a second VERSION")
-        asked = p.Version.unpack(body)
-        if asked.major != p.MAJOR:
-            raise ProtocolError(f"version {asked.major}.{asked.minor}: {p.MAJOR}.{p.MINOR} is spoken here")
-        ours = p.Capabilities(
-            max_msg_fds=p.MAX_MSG_FDS,
-            max_data_xfer_size=p.MAX_TRANSFER,
-            max_dma_maps=p.MAX_DMA_MAPS,
-            write_multiple=asked.capabilities.write_multiple,
-        )
-        self._negotiated = True
-        return p.Version(p.MAJOR, min(asked.minor, p.MINOR), ours).pack(), []
-
-    def _dma_map(self, body: memoryview, fds: list[int]) -> tuple[bytes, list[int]]:
-        m = p.DmaMap.unpack(body)
-        fd = fds[0] if fds else None
-        if fd is not None:
-            found = os.fstat(fd)
-            # Touching a page behind a file's end is SIGBUS, which would end every card of this process.
-            if stat.S_ISREG(found.st_mode) and m.offset + m.size > found.st_size:
-                raise ProtocolError(f"{m.size:#x} bytes from {m.offset:#x} of a file of {found.st_size:#x}")
-        self.device.dma_map(m.address, m.size, fd, m.offset, m.read, m.write)
-        return b"", []
-
-    def _dma_unmap(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        m = p.DmaUnmap.unpack(body)
-        self.device.dma_unmap(m.address, m.size)
-        return bytes(body), []
-
-    def _get_info(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        p.DeviceInfo.unpack(body)
-        info = self.device.info
-        flags = p.DEVICE_FLAG_PCI | p.DEVICE_FLAG_RESET * info.resettable
-        return p.DeviceInfo(info.regions, info.irqs, flags).pack(), []
-
-    def _get_region_info(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        asked = p.RegionInfo.unpack(body)
-        info = self._region(asked.index)
-        mapped = info.fd >= 0 and info.size > 0
-        flags = (
-            p.REGION_FLAG_READ * info.readable
-            | p.REGION_FLAG_WRITE * info.writable
-            | p.REGION_FLAG_MMAP * mapped
-        )
-        areas = info.areas if mapped else ()
-        reply = p.RegionInfo(asked.index, info.size, flags if info.size else 0, 0, areas, info.type)
-        return reply.pack(asked.argsz), [info.fd] if mapped else []
-
-    def _get_io_fds(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        asked = p.IoFds.unpack(body)
-        self._region(asked.index)
-        fds: list[int] = []
-        registers = []
-        for event in self.device.io_events(asked.index):
-            for fd in (event.event_fd, event.shadow_fd):
-                if fd not in fds:
-                    fds.append(fd)
-            at, shadow = fds.index(event.event_fd), fds.index(event.shadow_fd)
-            registers.append(
-                p.IoFd(event.offset, event.size, at, shadow=shadow, shadow_offset=event.shadow_offset)
-            )
-        reply = p.IoFds(asked.index, registers).pack(asked.argsz)
-        return reply, fds if len(reply) > p.IoFds.FORM.size else []
-
-    def _get_irq_info(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        index = p.IrqInfo.unpack(body).index
-        self._check_irq(index)
-        irq = self.device.irq(index)
-        flags = (
-            p.IRQ_FLAG_EVENTFD * irq.eventfd
-            | p.IRQ_FLAG_MASKABLE * irq.maskable
-            | p.IRQ_FLAG_AUTOMASKED * irq.automasked
-            | p.IRQ_FLAG_NORESIZE * (not irq.resizable)
-        )
-        return p.IrqInfo(index, irq.count, flags).pack(), []
-
-    def _check_irq(self, index: int) -> None:
-        if index >= self.device.info.irqs:
-            raise DeviceError(errno.EINVAL, f"there is no kind {index} of interrupt")
-
-    def _set_irqs(self, body: memoryview, fds: list[int]) -> tuple[bytes, list[int]]:
-        m = p.SetIrqs.unpack(body)
-        self._check_irq(m.index)
-        irq = self.device.irq(m.index)
-        if fds and m.data != p.IRQ_DATA_EVENTFD:
-            raise ProtocolError("descriptors beside a message without eventfds")
-        if (m.start, m.count, m.data, m.action) == (0, 0, p.IRQ_DATA_NONE, p.IRQ_ACTION_TRIGGER):
-            self.device.irqs_off(m.index)
-            return b"", []
-        if not m.count or m.start + m.count > irq.count:
-            raise DeviceError(errno.EINVAL, f"{m.count} interrupts from {m.start}, there are {irq.count}")
-        if m.data == p.IRQ_DATA_EVENTFD:
-            self._wire(m, fds)
-            return b"", []
-        chosen = m.chosen if m.data == p.IRQ_DATA_BOOL else b"\1" * m.count
-        for i, wanted in enumerate(chosen):
-            if not wanted:
-                continue
-            if m.action == p.IRQ_ACTION_TRIGGER:
-                self.device.trigger(m.index, m.start + i, 1)
-            elif irq.maskable:
-                masked = m.action == p.IRQ_ACTION_MASK
-                cast(MaskingDevice, self.device).mask(m.index, m.start + i, 1, masked)
-            else:
-                raise DeviceError(errno.ENOTSUP, "interrupts of this kind cannot be masked")
-        return b"", []
-
-    def _wire(self, m: p.SetIrqs, fds: list[int]) -> None:
-        if m.action != p.IRQ_ACTION_TRIGGER:
-            raise DeviceError(errno.ENOTSUP, "eventfds tell of interrupts only")
-        if fds and len(fds) != m.count:
-            raise ProtocolError(f"{len(fds)} eventfds for {m.count} interrupts")
-        for fd in fds:
-            if not _is_eventfd(fd):
-                raise ProtocolError("a descriptor that is no eventfd")
-            # Whoever raises an interrupt must not wait, not even for a client that filled its eventfd on purpose.
-            # The flag is the eventfd's, so the client's end has it too.
-            os.set_blocking(fd, False)
-        self.device.set_irqs(m.index, m.start, fds or [None] * m.count)
-        fds.clear()
-
-    def _region_read(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        if len(body) != _ACCESS_BODY.size:
-            raise ProtocolError(f"{len(body)} bytes, must be {_ACCESS_BODY.size}")
-        offset, region, count = _ACCESS_BODY.unpack(body)
-        data, error = self._read(region, offset, count)
-        if error:
-            raise DeviceError(error, self.counters.last_refused)
-        return bytes(body) + data, []
-
-    def _region_write(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        if len(body) < _ACCESS_BODY.size:
-            raise ProtocolError(f"{len(body)} bytes, must be at least {_ACCESS_BODY.size}")
-        offset, region, count = _ACCESS_BODY.unpack_from(body)
-        if len(body) != _ACCESS_BODY.size + count:
-            raise ProtocolError(f"{len(body) - _ACCESS_BODY.size} bytes to write, not {count}")
-        error = self._write(region, offset, bytes(body[_ACCESS_BODY.size :]))
-        if error:
-            raise DeviceError(error, self.counters.last_refused)
-        return bytes(body[: _ACCESS_BODY.size]), []
-
-    def _write_multi(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        """As far as the first that is refused; the reply says how many were done."""
-        done = 0
-        for region, offset, data in p.unpack_writes(body):
-            if self._write(region, offset, data):
-                break
-            done += 1
-        return p.MULTI_COUNT.pack(done), []
-
-    def _reset(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        if len(body):
-            raise ProtocolError(f"{len(body)} bytes, must be 0")
-        if not self.device.info.resettable:
-            raise DeviceError(errno.ENOTSUP, "the device has no reset")
-        self.device.reset()
-        return b"", []
-
-
-_ACCESS_BODY = struct.Struct("=QII")
-_Handler = Callable[[Server, memoryview, list[int]], tuple[bytes, list[int]]]
-_HANDLERS: dict[int, _Handler] = {
-    p.VERSION: Server._version,
-    p.DMA_MAP: Server._dma_map,
-    p.DMA_UNMAP: Server._dma_unmap,
-    p.GET_INFO: Server._get_info,
-    p.GET_REGION_INFO: Server._get_region_info,
-    p.GET_REGION_IO_FDS: Server._get_io_fds,
-    p.GET_IRQ_INFO: Server._get_irq_info,
-    p.SET_IRQS: Server._set_irqs,
-    p.REGION_READ: Server._region_read,
-    p.REGION_WRITE: Server._region_write,
-    p.REGION_WRITE_MULTI: Server._write_multi,
-    p.RESET: Server._reset,
-}
-_FDS_OF = {p.DMA_MAP: 1, p.SET_IRQS: p.MAX_MSG_FDS}
-"""How many descriptors may come with a message."""
-
-
-def _is_eventfd(fd: int) -> bool:
-    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
 
 def _somebody_listens(path: str) -> bool:

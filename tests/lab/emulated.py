@@ -55,6 +55,11 @@ class Emulated:
         """A new client of a card."""
         return VfioUserTransport(self.sockets[number])
 
+    def tool(self, command: str, *options: str) -> subprocess.Popen[str]:
+        """`ixroute COMMAND` on the first card, started."""
+        argv = [sys.executable, "-m", "ixroute", command, f"vfio-user:{self.sockets[0]}", *options]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 

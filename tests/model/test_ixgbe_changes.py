@@ -9,7 +9,7 @@ import pytest
 from ixroute._dataplane import lib
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.faults import Faults
-from lab.card_port import MAC, OTHER, EmulatedPort, numbered
+from lab.emulated_port import MAC, OTHER, EmulatedPort, numbered
 from lab.echo import Echo
 from lab.support import wait_until
 

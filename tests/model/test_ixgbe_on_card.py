@@ -14,7 +14,7 @@ from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.card import CardOptions
 from ixroute.emulator.pci import KINDS
-from lab.card_port import EmulatedPort
+from lab.emulated_port import EmulatedPort
 
 MAC = bytes.fromhex("025990000001")
 
@@ -55,8 +55,9 @@ def test_every_kind_of_card_comes_up_without_a_warning(
 
 
 @pytest.mark.parametrize("queues", [1, 3, 16])
-def test_packets_reach_one_queue_each_and_a_flow_stays_on_its_queue(queues: int) -> None:
-    with EmulatedPort(queues) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_packets_reach_one_queue_each_and_a_flow_stays_on_its_queue(queues: int, socket: bool) -> None:
+    with EmulatedPort(queues, socket=socket) as rig:
         rig.refill()
         where: dict[bytes, set[int]] = {}
         packets = [udp(flow * 2654435761 % (1 << 32), 60 + flow) for flow in range(40)]
@@ -76,8 +77,9 @@ def test_packets_reach_one_queue_each_and_a_flow_stays_on_its_queue(queues: int)
         assert sum(stats[f"rx_queue_{q}_packets"] for q in range(queues)) == 120
 
 
-def test_what_is_sent_is_on_the_wire_and_its_frames_come_back() -> None:
-    with EmulatedPort(2) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_what_is_sent_is_on_the_wire_and_its_frames_come_back(socket: bool) -> None:
+    with EmulatedPort(2, socket=socket) as rig:
         rig.refill()
         free = rig.free_frames()
         sent = [udp(i, 60 + 10 * i) for i in range(20)]
@@ -147,8 +149,9 @@ def test_the_card_takes_its_address_groups_and_broadcast_and_all_when_promiscuou
         assert (taken(others), taken(MAC)) == (True, False)
 
 
-def test_a_change_of_the_wire_is_an_event_and_seen() -> None:
-    with EmulatedPort(1) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_a_change_of_the_wire_is_an_event_and_seen(socket: bool) -> None:
+    with EmulatedPort(1, socket=socket) as rig:
         rig.port.service()
         assert not readable(rig.port.link_fd)
         for up in (False, True, False):
@@ -176,8 +179,9 @@ def test_a_module_that_comes_later_brings_the_link(monkeypatch: pytest.MonkeyPat
         assert "10GBASE-SR" in rig.port.features()["module"]
 
 
-def test_a_queue_is_woken_by_a_packet_and_masked_until_it_is_armed_again() -> None:
-    with EmulatedPort(1, PortOptions(rx_slots=64, tx_slots=64, interrupt_us=2)) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_a_queue_is_woken_by_a_packet_and_masked_until_it_is_armed_again(socket: bool) -> None:
+    with EmulatedPort(1, PortOptions(rx_slots=64, tx_slots=64, interrupt_us=2), socket=socket) as rig:
         queue = rig.queues[0]
         rig.refill()
         for _ in range(50):
@@ -197,9 +201,10 @@ def wait_until_readable(rig: EmulatedPort, fd: int) -> None:
     pytest.fail("no event")
 
 
-def test_a_port_under_way_is_reset_while_its_worker_runs() -> None:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_a_port_under_way_is_reset_while_its_worker_runs(socket: bool) -> None:
     """The worker is a thread that polls as a router's does; it never stops."""
-    with EmulatedPort(1) as rig:
+    with EmulatedPort(1, socket=socket) as rig:
         queue, pool = rig.queues[0], rig.pools[0]
         frames = ffi.new("struct frame[]", 64)
         received = 0
@@ -260,8 +265,9 @@ def test_a_card_that_is_pulled_out_ends_in_errors_and_a_clean_close() -> None:
         assert int(rig.pools[0].n) == int(rig.pools[0].capacity)
 
 
-def test_close_gives_every_frame_back_and_the_card_is_quiet() -> None:
-    with EmulatedPort(2) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_close_gives_every_frame_back_and_the_card_is_quiet(socket: bool) -> None:
+    with EmulatedPort(2, socket=socket) as rig:
         rig.refill()
         rig.send(0, udp(1), udp(2))
         rig.port.close(rig.pools)
@@ -269,8 +275,9 @@ def test_close_gives_every_frame_back_and_the_card_is_quiet() -> None:
         assert rig.card.counters()["dma_ranges"] == 0
 
 
-def test_one_event_can_serve_several_queues() -> None:
-    with EmulatedPort(2) as rig:
+@pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
+def test_one_event_can_serve_several_queues(socket: bool) -> None:
+    with EmulatedPort(2, socket=socket) as rig:
         rig.refill()
         rig.port.event_rebind(0, 1)
         rig.port.event_rebind(1, 1)

@@ -15,7 +15,7 @@ import pytest
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import PortOptions
-from lab.card_port import MAC, EmulatedPort, numbered
+from lab.emulated_port import MAC, EmulatedPort, numbered
 from lab.echo import NEVER_SLEEPS, Echo
 from lab.support import wait_until
 

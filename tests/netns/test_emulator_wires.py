@@ -52,6 +52,10 @@ def eventually(holds: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def eventually_carrier(wire: Wire, up: bool) -> None:
+    eventually(lambda: wire.carrier() is up)
+
+
 def exists(space: Namespace, name: str) -> bool:
     try:
         space.ip(f"link show dev {name}")
@@ -116,7 +120,7 @@ def test_a_taps_link_follows_the_interface_and_its_descriptor_tells(space: Names
         for state, up in (("down", False), ("up", True)):
             space.ip(f"link set w0 {state}")
             assert select.select([wire.carrier_fd], [], [], PATIENCE)[0]
-            eventually(lambda up=up: wire.carrier() is up)
+            eventually_carrier(wire, up)
         eventually(lambda: not (wire.carrier() and select.select([wire.carrier_fd], [], [], 0.05)[0]))
 
 
@@ -279,7 +283,7 @@ def test_an_interfaces_link_follows_its_carrier(veth: Namespace) -> None:
         ):
             veth.ip(f"link set {name} {state}")
             assert select.select([wire.carrier_fd], [], [], PATIENCE)[0]
-            eventually(lambda up=up: wire.carrier() is up)
+            eventually_carrier(wire, up)
 
 
 def test_an_interface_that_goes_down_costs_packets_and_no_more(veth: Namespace, far: socket.socket) -> None:

@@ -4,6 +4,7 @@ settings that the EEPROM has for its kind.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from ixroute.driver.ixgbe import eeprom
@@ -141,13 +142,10 @@ def parse(raw: bytes) -> Module:
 def _read(card: Card, length: int) -> bytes:
     with resource(card, phy_of(card)):
         bus = I2c(card)
-        for attempt in range(_TRIES):
-            try:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(I2cError):
                 return bus.read(0, length)
-            except I2cError:
-                if attempt == _TRIES - 1:
-                    raise
-    raise I2cError("not tried")
+        return bus.read(0, length)
 
 
 def identify(card: Card) -> Module:

@@ -35,8 +35,8 @@ ip link set lo up
 status=1
 if [ -n "$python" ]; then
 	# The host's own root and the tests' own Python. What was built is used as it is: nothing is compiled in here.
-	mount_root host /host && mkdir /host/run/package && cp -r "/host$package" /host/run/package/ &&
-		cp "/host$extension" /host/run/package/ixroute/ && TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1 \
+	mount_root host /host && mkdir /host/run/package && cp -a "/host$package" /host/run/package/ &&
+		cp "/host$extension" /host/run/package/ixroute/ && TMPDIR=/run/tmp \
 		MESONPY_EDITABLE_SKIP="$build" PYTHONPATH="/run/package:$repository/tests" PATH="$(dirname "$python"):$PATH" \
 		chroot /host "$python" "$repository/$scenario" $arguments </dev/null
 	status=$?

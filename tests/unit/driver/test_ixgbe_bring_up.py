@@ -409,3 +409,55 @@ def test_a_memory_error_has_the_card_reset(umem: Umem, caplog: pytest.LogCapture
     assert "memory error" in caplog.text
     assert transport.region.read32(LINKS)
     port.close()
+
+
+def test_counters_are_summed_in_64_bits_by_one_reader_and_can_start_again(umem: Umem) -> None:
+    transport = FakeTransport()
+    port = open_port(umem, transport)
+    values = transport.region.values
+    for _ in range(3):
+        values[table()["GPRC"].offset(0)] = 0xFFFF_FFF0
+        values[table()["GORCL"].offset(0)] = 0xFFFF_FFFF
+        values[table()["GORCH"].offset(0)] = 0xF
+        values[table()["MPC"].offset(3)] = 7
+        port.stats()
+    stats = port.stats()
+    assert stats["rx_packets_mac"] == 3 * 0xFFFF_FFF0
+    assert stats["rx_bytes_mac"] == 3 * 0xF_FFFF_FFFF
+    assert stats["rx_missed"] == stats["rx_no_buffer"] == 21
+    port.reset_stats()
+    assert port.stats()["rx_packets_mac"] == 0
+    values[table()["GPRC"].offset(0)] = 5
+    assert port.stats()["rx_packets_mac"] == 5
+    port.close()
+    assert port.stats()["rx_packets_mac"] == 5
+
+
+def test_counters_are_read_before_they_fill_also_when_nobody_asks(umem: Umem) -> None:
+    transport = FakeTransport()
+    clock = FakeClock()
+    port = IxgbePort("p", 0, "fake", umem, 1, PortOptions(), transport, clock=clock)
+    gprc = table()["GPRC"].offset(0)
+    del transport.region.log[:]
+    for _ in range(60):
+        clock.sleep(1)
+        port.service()
+    assert 4 <= [offset for _, offset, _ in transport.region.log].count(gprc) <= 8
+    port.close()
+
+
+def test_a_reset_that_fails_is_tried_again_and_the_link_is_down_meanwhile(umem: Umem) -> None:
+    transport = FakeTransport()
+    clock = FakeClock()
+    port = IxgbePort("p", 0, "fake", umem, 1, PortOptions(), transport, clock=clock)
+    port.set_mtu(2000)
+    transport.region.force(RDRXCTL, zero=8)
+    with pytest.raises(PortError, match="DMAIDONE"):
+        port.reset(workers_run=False)
+    assert not port.link().up
+    port.service()
+    transport.region.forced.clear()
+    port.reset(workers_run=False)
+    assert port.link().up
+    assert transport.region.peek(table()["MAXFRS"].offset(0)) >> 16 == 2018
+    port.close()

@@ -300,3 +300,16 @@ def test_a_memory_port_behaves_like_any_port() -> None:
     port.close()
     port.close()
     umem.close()
+
+
+def test_reset_stats_has_counters_count_from_0_again() -> None:
+    umem = Umem(64, 2048, "off")
+    port = MemPort("p", 0, umem)
+    port.queues()[0].tx_kicks += 3
+    assert port.stats()["tx_kicks"] == 3
+    port.reset_stats()
+    assert port.stats()["tx_kicks"] == 0
+    port.queues()[0].tx_kicks += 2
+    assert port.stats()["tx_kicks"] == 2
+    port.close()
+    umem.close()

@@ -1,4 +1,4 @@
-"""Fixtures of the emulator's tests: cards with a twin for their engine; rigs for the engine alone."""
+"""Cards for tests of the emulator: the register model with a twin for its engine, and the packet engine."""
 
 from __future__ import annotations
 

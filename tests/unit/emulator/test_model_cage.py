@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from engine_twin import Bench, MakeBench
 
 from ixroute.emulator.faults import Faults
@@ -182,3 +183,25 @@ def test_modules_that_drivers_refuse(make_bench: MakeBench) -> None:
     foreign = page(make_bench(Faults(module_foreign=True)), 0xA0, 0, 64)
     assert foreign[37:40] != bytes((0x00, 0x1B, 0x21))
     assert sum(foreign[:63]) & 0xFF == foreign[63]
+
+
+def test_a_byte_that_is_not_acknowledged_is_the_last(bench: Bench) -> None:
+    master = I2cMaster(bench)
+    master.start()
+    assert master.byte_out(0xA0)
+    assert master.byte_out(0)
+    master.start()
+    assert master.byte_out(0xA1)
+    assert master.byte_in(more=False) == 3
+    assert [master.bit_in() for _ in range(18)] == [1] * 18
+
+
+@pytest.mark.parametrize(("module", "codes", "cable"), [("sr", 0x10, 0), ("lr", 0x20, 0), ("da", 0, 0x04)])
+def test_modules_that_drivers_take(make_bench: MakeBench, module: str, codes: int, cable: int) -> None:
+    bench = make_bench(module=module)
+    identity = page(bench, 0xA0, 0, 96)
+    assert (identity[3] & 0x30, identity[8] & 0x0C) == (codes, cable)
+    assert sum(identity[:63]) & 0xFF == identity[63]
+    assert sum(identity[64:95]) & 0xFF == identity[95]
+    has_diagnostics = bool(identity[92] & 0x40)
+    assert (I2cMaster(bench).read(0xA2, 0) is not None) == has_diagnostics

@@ -200,3 +200,14 @@ def test_writes_are_off_until_the_field_allows_them(bench: Bench) -> None:
 
 def test_a_foreign_module_is_refused_by_the_capabilities_word(make_bench: MakeBench) -> None:
     assert by_eerd(make_bench(Faults(module_foreign=True)), 0x2C) & 1 == 0
+
+
+def test_each_write_over_spi_needs_its_own_enable(bench: Bench) -> None:
+    spi = SpiMaster(bench)
+    spi.write_word(0x300, 0x1234)
+    spi.start()
+    spi.send(0x02, 8)
+    spi.send(2 * 0x300, 16)
+    spi.send(0xFFFF, 16)
+    spi.stop()
+    assert by_eerd(bench, 0x300) == 0x1234

@@ -26,7 +26,7 @@ REGIONS = st.sampled_from([0, 0, 0, 0, 2, 4, 7, 7, 9, 1, 12, -1])
 ACCESS = st.tuples(REGIONS, OFFSETS, st.sampled_from([1, 2, 4, 4, 4, 8, 3, 0]), VALUES, st.booleans())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.integers(0, 2),
@@ -56,7 +56,7 @@ def test_random_accesses_never_break_the_card(
         bench.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 15), max_size=400))
 def test_random_edges_on_the_module_bus_leave_it_usable(edges: list[int]) -> None:
     bench = Bench()

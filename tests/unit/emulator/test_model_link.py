@@ -166,3 +166,21 @@ def test_the_carrier_outlives_resets(bench: Bench) -> None:
     for reset in (lambda: bench.write("CTRL", 1 << 26), bench.card.reset, bench.card.disconnected):
         reset()
         assert is_up(bench)
+
+
+def test_a_copper_cable_has_no_laser_to_turn_off(make_bench: MakeBench) -> None:
+    bench = make_bench(module="da")
+    bench.card.set_carrier(True)
+    bench.write("ESDP", bench.read("ESDP") | LASER_OFF)
+    assert is_up(bench)
+
+
+def test_a_link_that_breaks_while_it_runs_is_told(make_bench: MakeBench) -> None:
+    faults = Faults()
+    bench = make_bench(faults)
+    bench.card.set_carrier(True)
+    bench.read("EICR")
+    faults.link_never = True
+    bench.card.faults_changed()
+    assert bench.read("EICR") & LSC
+    assert not is_up(bench)

@@ -139,7 +139,14 @@ def test_parts_of_the_configuration_space_in_any_size(bench: Bench) -> None:
 
 
 def test_options_that_no_card_can_have() -> None:
-    for wrong in ({"device_id": 0x1528}, {"mac": b"123"}, {"mac": b"\1" * 6}, {"mac": bytes(6)}, {"port": 2}):
+    for wrong in (
+        {"device_id": 0x1528},
+        {"mac": b"123"},
+        {"mac": b"\1" * 6},
+        {"mac": bytes(6)},
+        {"port": 2},
+        {"module": "zr"},
+    ):
         with pytest.raises(ValueError, match=r".+"):
             CardOptions(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="settle"):

@@ -139,6 +139,7 @@ def test_a_write_to_a_read_only_register_is_counted_and_does_nothing(bench: Benc
     bench.write("STATUS", 0xFFFF_FFFF)
     assert bench.read("STATUS") == before
     assert bench.card.counters()["writes_to_read_only"] == 1
+    assert bench.card.ignored_writes() == {"STATUS": 1}
 
 
 def test_write_one_clears_only_the_bits_written(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import mmap
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from ixroute.driver.transport import Transport
 from ixroute.driver.vfio_user import VfioUserTransport
+from ixroute.vfio_user import channel
+from ixroute.vfio_user import protocol as p
+from ixroute.vfio_user.channel import Inbox
 from ixroute.vfio_user.device import (
     SLEEP_REGION,
     SLEEP_REGION_TYPE,
@@ -233,3 +237,79 @@ def open_fds() -> list[str]:
         with contextlib.suppress(OSError):
             found.append(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
     return sorted(found)
+
+
+def pump(*servers: Server) -> None:
+    """Lets servers do all there is to do now, in this thread. A server that never has enough fails the test."""
+    for _ in range(10_000):
+        ready, _, _ = select.select(servers, [], [], 0)
+        if not ready:
+            return
+        for server in ready:
+            server.handle()
+    raise AssertionError("the server is never done")
+
+
+class Raw:
+    """A client that sends whatever it likes to a server that this thread pumps."""
+
+    def __init__(self, server: Server, negotiate: bool = True) -> None:
+        self.server = server
+        self.inbox = Inbox()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.setblocking(False)
+        self.socket.connect(server.path)
+        if negotiate:
+            flags, error, _, _ = self.ask(p.VERSION, p.Version().pack())
+            assert (flags, error) == (p.REPLY, 0)
+
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Whole, whatever the server makes of it."""
+        with contextlib.suppress(channel.DisconnectedError):
+            n = channel.send(self.socket, data, fds)
+            assert n == len(data)
+        pump(self.server)
+
+    def replies(self) -> list[tuple[int, int, int, int, bytes, list[int]]]:
+        """(id, command, flags, errno, body, descriptors) of all that have come."""
+        found = []
+        while True:
+            while (got := self.inbox.next()) is not None:
+                found.append((*got[:4], bytes(got[4]), self.inbox.take_fds()))
+            try:
+                self.inbox.receive(self.socket)
+            except (BlockingIOError, channel.DisconnectedError):
+                return found
+
+    def ask(
+        self, command: int, body: bytes = b"", fds: Sequence[int] = (), flags: int = 0
+    ) -> tuple[int, int, bytes, list[int]]:
+        """(flags, errno, body, descriptors) of the one reply."""
+        self.send(p.message(77, command, body, flags), fds)
+        replies = self.replies()
+        assert [reply[:2] for reply in replies] == [(77, command)]
+        return replies[0][2:]
+
+    def error(self, command: int, body: bytes = b"", fds: Sequence[int] = ()) -> int:
+        """The errno of a refusal, of which nothing but the header is sent; 0 for none."""
+        flags, error, reply, got = self.ask(command, body, fds)
+        assert flags == (p.REPLY | p.ERROR if error else p.REPLY)
+        if error:
+            assert not reply
+            assert not got
+        return error
+
+    def ended(self) -> bool:
+        """The server has closed the connection."""
+        try:
+            self.inbox.receive(self.socket)
+        except channel.DisconnectedError:
+            return True
+        except BlockingIOError:
+            return False
+        return self.ended()
+
+    def close(self) -> None:
+        self.inbox.close()
+        self.socket.close()
+        pump(self.server)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from socket import socketpair
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.ixgbe.port import IxgbePort
 from ixroute.driver.ixgbe.regfile import Clock
 from ixroute.driver.port import PortOptions
+from ixroute.driver.transport import Transport
 from ixroute.driver.umem import Umem
+from ixroute.driver.vfio_user import VfioUserTransport
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import POLL_NS, Engine
 from ixroute.emulator.faults import Faults
+from ixroute.vfio_user.server import Server
 from lab.inprocess import InProcess
 
 WIRE_BYTES = 1 << 20
@@ -76,88 +81,17 @@ class CardClock(Clock):
         self._now += seconds
 
 
-class EmulatedPort:
-    """card, port, and what a test does with them. The engine moves packets when step() is called, in this thread.
+class Hands:
+    """The workers of a port, played by a test: receive(q), send(q, …). What goes through their hands is counted."""
 
-    Worker q is this test: receive(q), send(q, …). What it puts on the wire, takes, sends and collects is counted, for
-    settle().
-    """
+    umem: Umem
+    pools: list[Any]
+    port: IxgbePort
+    queues: list[Any]
 
-    def __init__(
-        self,
-        queues: int = 1,
-        options: PortOptions | None = None,
-        card: CardOptions | None = None,
-        faults: Faults | None = None,
-        frame_bytes: int = 4096,
-        spare_frames: int = 256,
-        sleeps: bool = False,
-        poll_ns: int = POLL_NS,
-    ) -> None:
-        """spare_frames: of each worker, beyond what its rings hold. sleeps: the engine, once started, may sleep until
-        a packet is put on the wire; poll_ns: after so long without work."""
-        options = options or PortOptions(rx_slots=64, tx_slots=64)
-        self.delivered = Tally()
+    def __init__(self) -> None:
         self.received = Tally()
         self.sent = Tally()
-        self.collected = Tally()
-        with contextlib.ExitStack() as undo:
-            self.engine = Engine(poll_ns=poll_ns)
-            undo.callback(self.engine.close)
-            event = -1
-            if sleeps:
-                event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                undo.callback(os.close, event)
-            self.wire = lib.wire_memory_create(WIRE_BYTES, event)
-            undo.callback(lib.wire_memory_destroy, self.wire)
-            self.card = Card(self._attach, card, faults)
-            undo.callback(self.card.close)
-            self.card.set_carrier(True)
-            each = sum(options.slots(1)) + spare_frames
-            self.umem = Umem(each * queues, frame_bytes, "off")
-            undo.callback(self.umem.close)
-            self.pools = [self.umem.pool(each) for _ in range(queues)]
-            self.transport = InProcess(self.card)
-            self.clock = CardClock(self.engine)
-            self.port = IxgbePort(
-                "p", 0, "vfio-user:in process", self.umem, queues, options, self.transport, clock=self.clock
-            )
-            undo.callback(self.port.close)
-            self.queues = self.port.queues()
-            self._undo = undo.pop_all()
-
-    def _attach(self, image: Any) -> Any:
-        engine = self.engine.card(image.memory)
-        engine.plug(self.wire)
-        return engine
-
-    def __enter__(self) -> EmulatedPort:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
-
-    def step(self, n: int = 4) -> None:
-        """Lets the card do what it has to do."""
-        for _ in range(n):
-            self.engine.step()
-
-    def deliver(self, *packets: bytes) -> None:
-        """Packets arrive on the wire."""
-        for packet in packets:
-            assert lib.wire_memory_put(self.wire, packet, len(packet)) == 1
-            self.delivered.add(packet)
-
-    def collect(self) -> list[bytes]:
-        """What the card has put on the wire."""
-        return list(self._collect())
-
-    def _collect(self) -> Iterator[bytes]:
-        room = ffi.new("uint8_t[]", 16384)
-        while length := lib.wire_memory_take(self.wire, room, 16384):
-            packet = bytes(ffi.buffer(room, length))
-            self.collected.add(packet)
-            yield packet
 
     def refill(self) -> None:
         for q, queue in enumerate(self.queues):
@@ -198,6 +132,116 @@ class EmulatedPort:
             self.sent.add(packet)
         return taken
 
+    def free_frames(self) -> int:
+        return sum(int(pool.n) for pool in self.pools)
+
+    def close(self) -> None:
+        """Closes the port: every frame comes back, each once."""
+        self.port.close(self.pools)
+        assert [int(pool.n) for pool in self.pools] == [int(pool.capacity) for pool in self.pools]
+        frames = ffi.new("uint64_t[]", self.free_frames())
+        each = 0
+        for pool in self.pools:
+            each += lib.frame_pool_get(pool, frames + each, pool.n)
+        assert len(set(frames)) == each == len(frames), "some frame is there twice"
+        for i, pool in enumerate(self.pools):
+            for frame in frames[i * each // len(self.pools) : (i + 1) * each // len(self.pools)]:
+                lib.frame_pool_put(pool, self.umem.c, frame)
+
+
+class EmulatedPort(Hands):
+    """card, port, and what a test does with them. The engine moves packets when step() is called, in this thread.
+
+    What is put on the wire and collected from it is counted too, for settle().
+    """
+
+    def __init__(
+        self,
+        queues: int = 1,
+        options: PortOptions | None = None,
+        card: CardOptions | None = None,
+        faults: Faults | None = None,
+        frame_bytes: int = 4096,
+        spare_frames: int = 256,
+        sleeps: bool = False,
+        poll_ns: int = POLL_NS,
+        socket: bool = False,
+    ) -> None:
+        """socket: the card is served over vfio-user by a thread of its own, else called in this one. spare_frames: of
+        each worker, beyond what its rings hold. sleeps: the engine, once started, may sleep until a packet is put on
+        the wire; poll_ns: after so long without work."""
+        options = options or PortOptions(rx_slots=64, tx_slots=64)
+        super().__init__()
+        self.delivered = Tally()
+        self.collected = Tally()
+        with contextlib.ExitStack() as undo:
+            self.engine = Engine(poll_ns=poll_ns)
+            undo.callback(self.engine.close)
+            event = -1
+            if sleeps:
+                event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                undo.callback(os.close, event)
+            self.wire = lib.wire_memory_create(WIRE_BYTES, event)
+            undo.callback(lib.wire_memory_destroy, self.wire)
+            self.card = Card(self._attach, card, faults)
+            undo.callback(self.card.close)
+            self.card.set_carrier(True)
+            each = sum(options.slots(1)) + spare_frames
+            self.umem = Umem(each * queues, frame_bytes, "off")
+            undo.callback(self.umem.close)
+            self.pools = [self.umem.pool(each) for _ in range(queues)]
+            self.transport = self._serve(undo) if socket else InProcess(self.card)
+            self.clock = CardClock(self.engine)
+            self.port = IxgbePort(
+                "p", 0, "vfio-user:here", self.umem, queues, options, self.transport, clock=self.clock
+            )
+            undo.callback(self.port.close)
+            self.queues = self.port.queues()
+            self._undo = undo.pop_all()
+
+    def _serve(self, undo: contextlib.ExitStack) -> Transport:
+        ours, theirs = socketpair()
+        server = Server(theirs, self.card)
+        undo.callback(server.close)
+        thread = threading.Thread(target=server.serve_forever, name="vfio-user server")
+        thread.start()
+        undo.callback(thread.join)
+        undo.callback(server.stop)
+        return VfioUserTransport(ours)
+
+    def _attach(self, image: Any) -> Any:
+        engine = self.engine.card(image.memory)
+        engine.plug(self.wire)
+        return engine
+
+    def __enter__(self) -> EmulatedPort:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def step(self, n: int = 4) -> None:
+        """Lets the card do what it has to do."""
+        for _ in range(n):
+            self.engine.step()
+
+    def deliver(self, *packets: bytes) -> None:
+        """Packets arrive on the wire."""
+        for packet in packets:
+            assert lib.wire_memory_put(self.wire, packet, len(packet)) == 1
+            self.delivered.add(packet)
+
+    def collect(self) -> list[bytes]:
+        """What the card has put on the wire."""
+        return list(self._collect())
+
+    def _collect(self) -> Iterator[bytes]:
+        room = ffi.new("uint8_t[]", 16384)
+        while length := lib.wire_memory_take(self.wire, room, 16384):
+            packet = bytes(ffi.buffer(room, length))
+            self.collected.add(packet)
+            yield packet
+
     def healthy(self) -> None:
         """The card met nothing that a driver must not do."""
         counts = self.card.counters()
@@ -229,19 +273,7 @@ class EmulatedPort:
         return stats
 
     def close(self) -> None:
-        """Closes the port: every frame comes back, the card has no memory of ours, and met nothing wrong."""
-        self.port.close(self.pools)
-        assert [int(pool.n) for pool in self.pools] == [int(pool.capacity) for pool in self.pools]
-        frames = ffi.new("uint64_t[]", self.free_frames())
-        each = 0
-        for pool in self.pools:
-            each += lib.frame_pool_get(pool, frames + each, pool.n)
-        assert len(set(frames)) == each == len(frames), "some frame is there twice"
-        for i, pool in enumerate(self.pools):
-            for frame in frames[i * each // len(self.pools) : (i + 1) * each // len(self.pools)]:
-                lib.frame_pool_put(pool, self.umem.c, frame)
+        """And the card has no memory of ours any more, and met nothing wrong."""
+        super().close()
         assert self.card.counters()["dma_ranges"] == 0
         self.healthy()
-
-    def free_frames(self) -> int:
-        return sum(int(pool.n) for pool in self.pools)
