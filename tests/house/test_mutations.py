@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from mutations import Mutation, mutations
 from tree import PACKAGE, TOP
+
+from mutations import Mutation, mutations
 
 ALL = mutations()
 

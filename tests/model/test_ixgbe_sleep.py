@@ -15,8 +15,8 @@ import pytest
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import PortOptions
-from lab.emulated_port import MAC, EmulatedPort, numbered
 from lab.echo import NEVER_SLEEPS, Echo
+from lab.emulated_port import MAC, EmulatedPort, numbered
 from lab.support import wait_until
 
 SLEEPS = 10_000
@@ -113,7 +113,7 @@ def test_no_wake_up_is_lost_in_ten_thousand_sleeps() -> None:
                     wait_until(
                         lambda: bool(lib.wire_memory_take(rig.wire, room, 2048)),
                         30,
-                        lambda: f"packet {rounds} is back: {rig.card.counters()}, {rig.engine.counters()}",
+                        lambda: f"a packet is back: {rig.card.counters()}, {rig.engine.counters()}",
                     )
             rig.engine.stop()
         assert worker.received == worker.sent == rounds
@@ -139,7 +139,7 @@ def test_a_worker_of_many_queues_is_woken_by_each_of_them() -> None:
             assert woke.wait(30), f"packet {i} wakes nobody"
             worker.join()
             wait_until(
-                lambda: woken.update(q for q in range(16) if rig.receive(q)) or rig.received.packets > i,
+                lambda i=i: woken.update(q for q in range(16) if rig.receive(q)) or rig.received.packets > i,
                 30,
                 "it is received",
             )

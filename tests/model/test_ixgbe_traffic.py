@@ -263,7 +263,7 @@ def test_a_tag_comes_on_top_of_the_mtu() -> None:
 def test_an_mtu_that_no_frame_holds_is_refused_and_the_old_one_stays() -> None:
     with EmulatedPort(1) as rig:
         rig.refill()
-        with pytest.raises(PortError, match="9000 is not from 68 to 3050; memory.frame_bytes says"):
+        with pytest.raises(PortError, match=r"9000 is not from 68 to 3050; memory\.frame_bytes says"):
             rig.port.set_mtu(9000)
         assert rig.port.mtu == 1500
         rig.deliver(numbered(1, 1514), numbered(2, 1515))
@@ -366,7 +366,7 @@ def test_memory_that_is_taken_away_is_a_fault_of_the_card_and_a_reset_mends_the_
         rig.refill()
         rig.deliver(numbered(1), numbered(2))
         rig.step()
-        assert sorted(sum(rig.receive_all(), [])) == [numbered(1), numbered(2)]
+        assert sorted(rig.receive_any()) == [numbered(1), numbered(2)]
         assert isinstance(rig.transport, InProcess)
         lent = [(mapping.base, memory) for memory, mapping, _ in rig.transport._mapped.values()]
         for base, memory in lent:
@@ -375,7 +375,7 @@ def test_memory_that_is_taken_away_is_a_fault_of_the_card_and_a_reset_mends_the_
         rig.step()
         faults = rig.card.counters()["dma_faults"]
         assert faults > 0
-        assert sum(rig.receive_all(), []) == []
+        assert rig.receive_any() == []
         for base, memory in lent:
             rig.card.dma_map(base, memory.bytes, memory.fd, 0, True, True)
         rig.port.reset(workers_run=False)
@@ -383,5 +383,5 @@ def test_memory_that_is_taken_away_is_a_fault_of_the_card_and_a_reset_mends_the_
         rig.refill()
         rig.deliver(numbered(4))
         rig.step()
-        assert sum(rig.receive_all(), []) == [numbered(4)]
+        assert rig.receive_any() == [numbered(4)]
         assert rig.card.counters()["dma_faults"] == faults

@@ -15,9 +15,9 @@ import pytest
 
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.port import PortError, PortOptions
-from lab.emulated_port import numbered
 from lab.echo import Echo
 from lab.emulated import Emulated, emulated
+from lab.emulated_port import numbered
 from lab.socket_port import SocketPort
 from lab.support import wait_until
 
@@ -42,7 +42,7 @@ def two_ports(
             a.close()
             b.close()
     assert cards.said().count("dma_faults 0") == 2, cards.said()
-    assert cards.said().count("bad_descriptors 0") == 2, cards.said()
+    assert "bad_descriptors" not in cards.said(), cards.said()
 
 
 def collected(side: SocketPort, n: int) -> list[list[bytes]]:
@@ -51,7 +51,7 @@ def collected(side: SocketPort, n: int) -> list[list[bytes]]:
 
     def more() -> bool:
         for mine, new in zip(got, side.receive_all(), strict=True):
-            mine += new
+            mine.extend(new)
         return sum(map(len, got)) >= n
 
     wait_until(more, 30, lambda: f"{sum(map(len, got))} of {n} packets came: {side.port.stats()}")
@@ -112,19 +112,18 @@ def test_jumbos_cross_and_one_that_is_too_long_for_the_partner_is_counted_there(
 def test_a_worker_that_sleeps_is_woken_across_processes(tmp_path: Path) -> None:
     quick = PortOptions(rx_slots=64, tx_slots=64, interrupt_us=2)
     with two_ports(tmp_path, options=quick) as (a, b), Echo(b.queues[0], b.pools[0], idle_ns=0) as worker:
+        a.port.set_promiscuous(True)  # what comes back is addressed to the partner
+
+        def back(n: int) -> bool:
+            lib.queues_wait(a.queues, 1, 50)
+            a.receive_all()
+            return a.received.packets >= n
+
         for i in range(500):
             assert a.send(0, numbered(i, to=SECOND)) == 1
-            # Comes back as it is, addressed to SECOND: this side must take it all the same.
-            if i == 0:
-                a.port.set_promiscuous(True)
             wait_until(
-                lambda: (
-                    lib.queues_wait(a.queues, 1, 50) != 0 and a.received.packets < bool(a.receive(0)) + i + 1
-                ),
-                30,
-                lambda i=i: f"packet {i} is back; the worker has {worker.received}",
+                lambda i=i: back(i + 1), 30, lambda i=i: f"packet {i}; the worker has {worker.received}"
             )
-            a.refill()
         assert worker.received == worker.sent == 500
 
 
@@ -179,20 +178,19 @@ def test_a_driver_that_is_killed_under_traffic_leaves_a_card_that_the_next_one_u
                 back += sum(map(len, a.receive_all()))
                 return back > 200
 
-            wait_until(echoed, 30, lambda: f"{back} packets came back: {cards.said()}")
+            wait_until(echoed, 30, lambda: f"200 packets come back: {a.port.stats()}, {cards.said()}")
             client.send_signal(signal.SIGKILL)
             client.wait()
             client.stdout.close()
             # Nobody is at the other end: what is sent falls on the floor, and this card goes on.
-            before = a.sent.packets
-            wait_until(
-                lambda: (
-                    a.send(0, numbered(1, to=SECOND)) + len(a.receive_all()) > 0
-                    and a.sent.packets > before + 1000
-                ),
-                30,
-                lambda: f"the partner's death stops nobody: {a.port.stats()}",
-            )
+            enough = a.sent.packets + 1000
+
+            def sent_on(enough: int = enough) -> bool:
+                a.receive_all()
+                a.send(0, *[numbered(i, to=SECOND) for i in range(32)])
+                return a.sent.packets > enough
+
+            wait_until(sent_on, 30, lambda: f"the partner's death stops nobody: {a.port.stats()}")
         all_sent(a)
         a.close()
     assert cards.said().count("dma_faults 0") == 2, cards.said()

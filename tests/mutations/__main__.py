@@ -1,5 +1,6 @@
 """./dev mutants [NAME…]: applies each mutation (all, or those whose names begin so) to a copy of the checkout, runs
-the tests that could notice it, and says which did first. Exit code 1 when one survives.
+the tests that could notice it, and says which did first: of the room's own, and of those in which the driver runs on
+the emulated card. Exit code 1 when one survives both.
 
     --list            names, and what each does not do
     --table FILE      writes the table of docs/mutations.md there (of a whole run)
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 
 from mutations import Mutation, mutations
-from mutations.copy import Copy, Verdict
+from mutations.copy import Copy, Verdict, Verdicts
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -29,11 +30,17 @@ def chosen(names: list[str]) -> list[Mutation]:
     return [m for m in known if not names or any(m.name.startswith(name) for name in names)]
 
 
-def table(verdicts: list[tuple[Mutation, Verdict]]) -> str:
-    lines = ["| mutation | what it does not do | caught by |", "|---|---|---|"]
-    for mutation, verdict in verdicts:
-        by = f"`{verdict.by}`" if verdict.caught else "**survived**"
-        lines.append(f"| `{mutation.name}` | {mutation.sheet} | {by}{verdict.how} |")
+def words(verdict: Verdict) -> str:
+    return f"`{verdict.by}`{verdict.how}" if verdict.caught else "—"
+
+
+def table(verdicts: list[tuple[Mutation, Verdicts]]) -> str:
+    lines = [
+        "| mutation | what it does not do | the room's tests | the driver on the card |",
+        "|---|---|---|---|",
+    ]
+    for mutation, found in verdicts:
+        lines.append(f"| `{mutation.name}` | {mutation.sheet} | {words(found.unit)} | {words(found.model)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -49,24 +56,22 @@ def main() -> int:
         for mutation in wanted:
             print(f"{mutation.name:34} {mutation.sheet}")
         return 0
-    verdicts: list[tuple[Mutation, Verdict]] = []
+    verdicts: list[tuple[Mutation, Verdicts]] = []
     with Copy(TOP) as copy:
         copy.check(sorted({mutation.room for mutation in wanted}))
         for mutation in wanted:
             began = time.monotonic()
-            verdict = copy.judge(mutation)
-            verdicts.append((mutation, verdict))
-            word = "CAUGHT by " if verdict.caught else "SURVIVED "
-            print(
-                f"{mutation.name:34} {word}{verdict.by}{verdict.how} ({time.monotonic() - began:.0f} s)",
-                flush=True,
-            )
+            found = copy.judge(mutation)
+            verdicts.append((mutation, found))
+            by = [f"{v.by}{v.how}" for v in (found.unit, found.model) if v.caught]
+            said = "CAUGHT by " + " and ".join(by) if by else "SURVIVED"
+            print(f"{mutation.name:34} {said} ({time.monotonic() - began:.0f} s)", flush=True)
             if options.table:
                 options.table.write_text(table(verdicts))
-    survived = [mutation.name for mutation, verdict in verdicts if not verdict.caught]
+    survived = [mutation.name for mutation, found in verdicts if not found.caught]
     print(
         f"{len(verdicts) - len(survived)} of {len(verdicts)} caught"
-        + "".join(f", {n} survived" for n in survived)
+        + "".join(f"; {n} survived" for n in survived)
     )
     return 1 if survived else 0
 

@@ -47,11 +47,25 @@ NEAREST = {
 
 @dataclass(frozen=True)
 class Verdict:
+    """What one set of tests says of a mutant."""
+
     caught: bool
     by: str = ""
-    """The first test that failed, as pytest names it; or what else ended it."""
+    """The first test that failed, without its parameters."""
     how: str = ""
     """" (hangs)" and the like, when it did not simply fail."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    unit: Verdict
+    """Of the room's own tests."""
+    model: Verdict
+    """Of those in which our driver runs on the emulated card."""
+
+    @property
+    def caught(self) -> bool:
+        return self.unit.caught or self.model.caught
 
 
 class MutantError(Exception):
@@ -106,7 +120,7 @@ class Copy:
         (built,) = (self.top / "build" / "ixroute").glob("_dataplane*.so")
         shutil.copyfile(built, self.top / "ixroute" / built.name)
 
-    def judge(self, mutation: Mutation) -> Verdict:
+    def judge(self, mutation: Mutation) -> Verdicts:
         """Makes it, builds, tests, and takes it back. MutantError when it does not fit or does not build."""
         file = self.top / "ixroute" / mutation.file
         healthy = file.read_text()
@@ -127,19 +141,22 @@ class Copy:
         if verdict.caught:
             raise MutantError(f"without any mutation {verdict.by} fails{verdict.how}")
 
-    def _tested(self, mutation: Mutation) -> Verdict:
-        """In steps, so that most mutants end early: the nearest suite, the driver on the emulated card in one process,
-        the room's other suites, tests that start processes."""
+    def _tested(self, mutation: Mutation) -> Verdicts:
+        """Likelier and quicker suites first, so that most mutants end early."""
         room = f"tests/unit/{mutation.room}"
         nearest = NEAREST.get(Path(mutation.file).name)
         model = sorted(
             str(path.relative_to(self.top)) for path in (self.top / "tests/model").glob("test_*.py")
         )
         quick = [path for path in model if "/test_ixgbe_" in path]
-        steps: list[Sequence[str]] = [[f"{room}/{nearest}"]] if nearest else []
-        steps += [quick, [room], [path for path in model if path not in quick]]
-        for step in steps:
-            verdict = self._pytest(step)
+        unit = [[f"{room}/{nearest}"], [room]] if nearest else [[room]]
+        return Verdicts(
+            self._first(unit), self._first([quick, [path for path in model if path not in quick]])
+        )
+
+    def _first(self, suites: Sequence[Sequence[str]]) -> Verdict:
+        for suite in suites:
+            verdict = self._pytest(suite)
             if verdict.caught:
                 return verdict
         return Verdict(False)
@@ -173,10 +190,10 @@ def verdict_of(code: int | None, said: str) -> Verdict:
     """What a run of pytest -x -v says. code: None when it had to be killed. MutantError when no test was run."""
     if code == 0:
         return Verdict(False)
-    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", said, re.M)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/[^\s\[]+)", said, re.M)
     if code == 1 and failed:
         return Verdict(True, short(failed[1]))
-    begun = re.findall(r"^(tests/\S+::.*?)(?: (?:PASSED|FAILED|SKIPPED|ERROR)\b.*)?$", said, re.M)
+    begun = re.findall(r"^(tests/[^\s\[]+::[^\s\[]+)", said, re.M)
     if not begun:
         raise MutantError(f"pytest did not come to a test (exit code {code}):\n{said[-4000:]}")
     if code is None or "Timeout" in said:
@@ -187,5 +204,5 @@ def verdict_of(code: int | None, said: str) -> Verdict:
 
 
 def short(node: str) -> str:
-    """tests/unit/emulator/test_x.py::test_y[a] -> unit/emulator/test_x.py::test_y"""
-    return node.strip().removeprefix("tests/").partition("[")[0]
+    """tests/unit/emulator/test_x.py::test_y -> test_x.py::test_y: names of files are unique"""
+    return node.rpartition("/")[2]
