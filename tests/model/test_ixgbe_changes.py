@@ -40,13 +40,19 @@ def test_what_is_sent_while_the_wire_is_down_leaves_when_it_is_back_and_what_cam
         assert rig.settle()["resets"] == 0
 
 
-def test_the_light_goes_out_with_the_port_and_comes_back_with_the_next() -> None:
-    """The partner must see that a port is closed."""
-    with EmulatedPort(1) as rig:
-        assert rig.card.link.laser
-        assert rig.port.link().up
+def test_a_closed_port_moves_nothing_whatever_comes() -> None:
+    with EmulatedPort(2) as rig:
+        rig.refill()
+        rig.deliver(numbered(1))
+        rig.step()
+        rig.receive_any()
         rig.close()
-        assert rig.card.config.bus_master is False
+        assert not rig.card.config.bus_master
+        before = rig.card.counters()["rx_packets"]
+        rig.deliver(*[numbered(i) for i in range(20)])
+        rig.step()
+        assert rig.card.counters()["rx_packets"] == before
+        rig.healthy()
 
 
 def test_a_laser_that_was_switched_off_by_somebody_is_switched_on_again() -> None:

@@ -133,8 +133,8 @@ EMULATOR = tuple(
             "mta-bits-fixed",
             "8.2.3.7.4: MCSTCTRL.MO selects the bits of the address",
             "filter.c",
-            "unsigned shift = (unsigned[]){4, 3, 2, 0}[card->control.mcstctrl & MCSTCTRL_MO];",
-            "unsigned shift = 4;",
+            "unsigned shift = shifts[card->control.mcstctrl & MCSTCTRL_MO];",
+            "unsigned shift = shifts[card->control.mcstctrl & 0];",
         ),
         (
             "unicast-promiscuous-always",
