@@ -12,7 +12,7 @@ from mutations import Mutation, mutations
 from mutations.copy import MutantError, Verdict, verdict_of
 
 ALL = mutations()
-Y = Verdict(True, "test_x.py::test_y")
+Y = Verdict(True, "tests/a/test_x.py::test_y")
 
 
 @pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name)
