@@ -37,6 +37,7 @@ _RESET_AGAIN_SECONDS = 30.0  # after one that failed
 _DRAIN_SECONDS = 0.2
 _QUEUE_COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _DEFAULT_MTU = 1500
+_RETA_ENTRIES = 128  # beyond them in ERETA, which X550 alone has
 
 
 def max_mtu(frame_bytes: int) -> int:
@@ -412,7 +413,9 @@ class IxgbePort:
     @_control
     def dump(self) -> list[str]:
         """Every register that can be read without changing anything, a line each: "RXDCTL[0] = 0x02000000 ENABLE=1"."""
-        return self._checked_card().nic.dump(self.n_queues)
+        card = self._checked_card()
+        absent = () if card.model.mac.reta_entries > _RETA_ENTRIES else ("ERETA",)
+        return card.nic.dump(self.n_queues, absent)
 
     # ---- the end
 
@@ -429,8 +432,8 @@ class IxgbePort:
             self._quietly(lambda: reset.bus_master(self._transport.config, False))
             self._quietly(self._transport.irq.stop)
             if self._rings is not None:
-                self._rings.close(pools)
-                self._rings = None
+                rings, self._rings = self._rings, None
+                self._quietly(lambda: rings.close(pools))
             self._transport.close()
             self._umem.release()
 

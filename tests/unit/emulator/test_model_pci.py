@@ -226,6 +226,12 @@ def test_msi_is_vector_0_when_there_is_no_msix(bench: Bench) -> None:
     assert bench.engine.vectors[0] == -1
 
 
+@pytest.mark.parametrize("index", [1, 2])
+def test_wiring_no_vector_at_all_changes_nothing(bench: Bench, index: int) -> None:
+    bench.card.set_irqs(index, 0, [])
+    assert bench.card.irq(index).count > 0
+
+
 def test_interrupts_that_are_not_there_are_refused(bench: Bench) -> None:
     for index, first in ((2, 64), (2, -1), (1, 1), (0, 0), (7, 0)):
         with pytest.raises(DeviceError):
