@@ -213,7 +213,8 @@ class Lab:
         for link in self.links:
             commands.append(f"addr add {link.router4}/24 dev {link.interface}")
             commands.append(f"addr add {link.router6}/64 dev {link.interface} nodad")
-            commands.append(f"link set {link.interface} up")
+            mtu = f"mtu {link.mtu} " if self.cards else ""  # of a veth pair ixroute takes it over
+            commands.append(f"link set {link.interface} {mtu}up")
         return commands
 
     @property
