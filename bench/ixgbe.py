@@ -40,11 +40,11 @@ IXY = [
 
 @dataclass(frozen=True)
 class Layout:
-    """struct layout of bench/standin/standin.h."""
+    """struct layout of bench/standin/standin.h; by default what a port chooses (ixroute/driver/ixgbe/rings.py)."""
 
-    frame_bytes: int = 2048
-    headroom: int = 0
-    buffer_bytes: int = 1536
+    frame_bytes: int = 4096
+    headroom: int = 256
+    buffer_bytes: int = 3072
     head_write_back: int = 1
     pages: int = 0
 
@@ -52,8 +52,8 @@ class Layout:
 LAYOUTS = {
     "ixroute": Layout(),
     "done bits instead of head write-back": Layout(head_write_back=0),
-    "all packets at the same place of a frame": Layout(buffer_bytes=2048),
-    "frames of 4096 bytes": Layout(4096, 256, 2048),
+    "all packets at the same place of a frame": Layout(buffer_bytes=4096 - 256),
+    "frames of 2048 bytes, no headroom": Layout(2048, 0, 1536),
     "addresses by a table of pages": Layout(pages=1),
 }
 

@@ -191,6 +191,7 @@ struct queue {
 };
 struct frame_pool *frame_pool_create(uint32_t capacity);
 void frame_pool_destroy(struct frame_pool *pool);
+struct frame_pool *frame_pool_resize(struct frame_pool *pool, uint32_t capacity);
 unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, unsigned want);
 void frame_pool_put(struct frame_pool *pool, const struct umem *umem, uint64_t addr);
 unsigned queue_rx_burst(struct queue *queue, struct frame *frames, unsigned n);

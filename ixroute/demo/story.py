@@ -300,7 +300,9 @@ def _card_counters(teller: Teller, stats: Stats) -> None:
     taken = all(port["driver"]["rx_packets_mac"] >= port["rx_packets"] for port in ports)
     missed = sum(port["driver"]["rx_missed"] for port in ports)
     counted = ", ".join(f"{port['name']} {port['driver']['rx_packets_mac']}" for port in ports)
-    teller.check(taken, f"the cards' own counters: {counted} packets received, {missed} missed for want of room")
+    teller.check(
+        taken, f"the cards' own counters: {counted} packets received, {missed} missed for want of room"
+    )
 
 
 def _end(teller: Teller, lab: Lab, daemon: Daemon) -> None:

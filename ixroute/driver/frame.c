@@ -14,6 +14,15 @@ struct frame_pool *frame_pool_create(uint32_t capacity)
 	return pool;
 }
 
+struct frame_pool *frame_pool_resize(struct frame_pool *pool, uint32_t capacity)
+{
+	struct frame_pool *larger = realloc(pool, sizeof(*pool) + (size_t)capacity * sizeof(pool->addr[0]));
+
+	if (larger)
+		larger->capacity = capacity;
+	return larger;
+}
+
 void frame_pool_destroy(struct frame_pool *pool)
 {
 	free(pool);

@@ -66,6 +66,9 @@ struct frame_pool {
 /* Empty, with room for `capacity` frames; NULL: no memory. */
 struct frame_pool *frame_pool_create(uint32_t capacity);
 void frame_pool_destroy(struct frame_pool *pool);
+/* The pool with room for capacity frames (not fewer than it has room for), and what was in it; the old pointer is no
+ * longer valid. NULL: no memory, nothing changed. No worker uses the pool meanwhile. */
+struct frame_pool *frame_pool_resize(struct frame_pool *pool, uint32_t capacity);
 
 /* Up to `want` free frames into `out`; returns how many there were. */
 static inline unsigned frame_pool_get(struct frame_pool *pool, uint64_t *out, unsigned want)

@@ -48,7 +48,8 @@ class Umem:
         self.n_frames = n_frames
         self.frame_bytes = frame_bytes
         self.sockets: list[Any] = []  # bound AF_XDP sockets, kept by af_xdp.py: later ones share with these
-        self._carved = 0
+        self._carved = 0  # frames 0 to here were given out
+        self._returned: list[int] = []  # addresses of those that came back
         self._holders = 0
         self._closing = False
         self._pools: list[Any] = []
@@ -93,19 +94,55 @@ class Umem:
         A frame stays with the worker it was carved for: it goes round the rings of that worker's queues, its
         bursts and its lane to the kernel, and comes back to this pool. So n is also the pool's capacity.
         """
-        if self._closing:
-            raise ValueError("umem is closed")
-        if not 0 < n <= self.n_frames - self._carved:
-            left = self.n_frames - self._carved
-            raise ValueError(f"{n} frames wanted, {left} of umem's {self.n_frames} are left")
+        self._check_left(n)
         pool = lib.frame_pool_create(n)
         if pool == ffi.NULL:
             raise MemoryError(f"no memory for a pool of {n} frames")
-        for i in reversed(range(self._carved, self._carved + n)):
-            lib.frame_pool_put(pool, self.c, i * self.frame_bytes)
-        self._carved += n
+        self._carve(pool, n)
         self._pools.append(pool)
         return pool
+
+    @property
+    def left(self) -> int:
+        """Frames that are in no pool's share: for pool() and grow()."""
+        return self.n_frames - self._carved + len(self._returned)
+
+    def grow(self, pool: Any, n: int) -> Any:
+        """Gives a pool n more frames. Returns the pool, which may lie elsewhere from then on: no worker may run with
+        it meanwhile. ValueError when umem has no n frames left, MemoryError."""
+        self._check_left(n)
+        place = self._pools.index(pool)
+        larger = lib.frame_pool_resize(pool, pool.capacity + n)
+        if larger == ffi.NULL:
+            raise MemoryError(f"no memory for a pool of {pool.capacity + n} frames")
+        self._pools[place] = larger
+        self._carve(larger, n)
+        return larger
+
+    def shrink(self, pool: Any, n: int) -> int:
+        """Takes at most n of the frames that lie in the pool back, for others to have; returns how many. Those in
+        rings and bursts stay the pool's. No worker may run with it meanwhile."""
+        self._pools.index(pool)
+        addresses = ffi.new("uint64_t[]", max(1, min(n, pool.n)))
+        got = int(lib.frame_pool_get(pool, addresses, max(0, n)))
+        self._returned += ffi.unpack(addresses, got) if got else []
+        pool.capacity -= got
+        return got
+
+    def _check_left(self, n: int) -> None:
+        if self._closing:
+            raise ValueError("umem is closed")
+        if not 0 < n <= self.left:
+            raise ValueError(f"{n} frames wanted, {self.left} of umem's {self.n_frames} are left")
+
+    def _carve(self, pool: Any, n: int) -> None:
+        """First those that nobody ever had: they lie side by side."""
+        fresh = min(n, self.n_frames - self._carved)
+        for i in reversed(range(self._carved, self._carved + fresh)):
+            lib.frame_pool_put(pool, self.c, i * self.frame_bytes)
+        self._carved += fresh
+        for _ in range(n - fresh):
+            lib.frame_pool_put(pool, self.c, self._returned.pop())
 
     def hold(self) -> None:
         """A port uses the memory from now on."""

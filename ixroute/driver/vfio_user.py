@@ -421,8 +421,9 @@ class VfioUserTransport:
                     info = p.RegionInfo.unpack(body)
                 except p.ProtocolError as e:
                     raise TransportError(self.device, f"the server's answer makes no sense: {e}") from e
-                # Without its capabilities all of a region would seem to be memory.
-                if info.argsz <= len(body) or not info.flags & p.REGION_FLAG_CAPS:
+                # Without its capabilities all of a region would seem to be memory. The flag that there are some is
+                # missing in libvfio-user's short reply, so argsz alone tells.
+                if info.argsz <= len(body):
                     if not fds or not info.flags & p.REGION_FLAG_MMAP:
                         return info, -1
                     undo.pop_all()

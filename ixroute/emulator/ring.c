@@ -60,6 +60,11 @@ void ring_look(struct card *card, bool is_tx, unsigned queue)
 	base = (uint64_t)ring_reg(ring, QUEUE_BAH) << 32 | (ring_reg(ring, QUEUE_BAL) & BAL_ADDRESS);
 	n = (ring_reg(ring, QUEUE_LEN) & LEN_BYTES) / DESCRIPTOR_BYTES;
 	head = ring_reg(ring, QUEUE_HEAD) & 0xFFFF;
+	if (head >= n && !is_tx && !(reg(card, REG_RXCTRL) & RXCTRL_RXEN)) {
+		/* Nothing is fetched before receive is on; drivers test registers that way (Linux: ethtool -t). */
+		set_state(card, is_tx, queue, QUEUE_OFF);
+		return;
+	}
 	if (ring->state == QUEUE_OFF || base != ring->base || n != ring->n || head != ring->head)
 		start(card, is_tx, queue, base, n, head);
 }

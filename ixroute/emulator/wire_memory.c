@@ -122,7 +122,9 @@ static int memory_arm(struct wire *wire)
 	struct wire_memory *m = (struct wire_memory *)wire;
 
 	atomic_store(&m->armed, 1);
-	return m->event < 0 || atomic_load(&m->in.put) != m->next || atomic_load(&m->repeat);
+	if (atomic_load(&m->repeat))
+		return m->event < 0 || atomic_load(&m->in.put) != atomic_load(&m->in.taken);
+	return m->event < 0 || atomic_load(&m->in.put) != m->next;
 }
 
 static void memory_disarm(struct wire *wire)

@@ -16,8 +16,8 @@ void wire_memory_destroy(struct wire *wire);
 int wire_memory_put(struct wire *wire, const uint8_t *data, uint32_t len);
 /* The oldest packet from the card; its length, 0 when there is none. What does not fit in `room` is cut off. */
 uint32_t wire_memory_take(struct wire *wire, uint8_t *data, uint32_t room);
-/* While `burst` is not 0: the packets on their way to the card come again and again, at most `burst` at a time, and what
- * the card sends is counted and gone. */
+/* While `burst` is not 0: the packets on their way to the card, and those put from now on, come again and again, at most
+ * `burst` at a time, and what the card sends is counted and gone. What the card has already taken does not come again. */
 void wire_memory_repeat(struct wire *wire, uint32_t burst);
 /* While it is held the wire takes nothing from the card, as one that is full. */
 void wire_memory_hold(struct wire *wire, int held);

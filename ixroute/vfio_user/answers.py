@@ -140,8 +140,8 @@ class Answers:
         flags = p.DEVICE_FLAG_PCI | p.DEVICE_FLAG_RESET * info.resettable
         return p.DeviceInfo(info.regions, info.irqs, flags).pack(), []
 
-    def _get_region_info(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
-        asked = p.RegionInfo.unpack(body)
+    def _get_region_info(self, request: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
+        asked = p.RegionInfo.unpack(request)
         info = self._region(asked.index)
         mapped = info.fd >= 0 and info.size > 0
         flags = (
@@ -151,7 +151,9 @@ class Answers:
         )
         areas = info.areas if mapped else ()
         reply = p.RegionInfo(asked.index, info.size, flags if info.size else 0, 0, areas, info.type)
-        return reply.pack(asked.argsz), [info.fd] if mapped else []
+        body = reply.pack(asked.argsz)
+        # The descriptor comes with the whole reply: libvfio-user's client has no room for one beside the short one.
+        return body, [info.fd] if mapped and len(body) == len(reply.pack()) else []
 
     def _get_io_fds(self, body: memoryview, _fds: list[int]) -> tuple[bytes, list[int]]:
         asked = p.IoFds.unpack(body)

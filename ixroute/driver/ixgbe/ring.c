@@ -24,8 +24,8 @@
 
 /* ---- receiving ---- */
 
-/* The 82599 reports UDP without a checksum (zero: RFC 768) as an error of it (specification update), so its errors in UDP
- * say nothing. A checksum that was not looked at has no error. */
+/* The 82599 reports UDP without a checksum (zero: RFC 768) as an error of it (specification update), so an L4 error in
+ * UDP says nothing. A checksum that was not looked at has no error. */
 static uint16_t rx_flags(uint64_t low, uint64_t high)
 {
 	bool udp = low & RX_LOW_UDP && !(low & RX_LOW_FILTERED);

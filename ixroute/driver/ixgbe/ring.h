@@ -15,8 +15,8 @@ struct ixgbe_ring_config {
 	uint8_t *rx_ring;      /* rx_slots descriptors of 16 bytes, 128-byte aligned; the caller's, mapped for the card */
 	uint8_t *tx_ring;
 	/* Where the card writes the transmit head (TDWBAL, datasheet 7.2.3.5.2), on a cache line of its own; NULL: DD in
-	 * the descriptors that carry RS, which is set alike. On a stand-in card on another core the head costs 2 to 4
-	 * cycles a packet less at bursts of 32 and 64, otherwise they are equal (bench ixgbe --layouts). */
+	 * the descriptors that carry RS, which is set alike. With a stand-in card on another core the head costs up to
+	 * 4 cycles a packet less, on the same core they are equal (bench ixgbe --layouts). */
 	volatile uint32_t *tx_head;
 	uint32_t rx_slots; /* powers of two, 64 to 4096 */
 	uint32_t tx_slots;
@@ -25,7 +25,8 @@ struct ixgbe_ring_config {
 	 * first frame if it fits there. */
 	uint32_t buffer_bytes;
 	/* Multiple of 64; headroom + buffer_bytes <= umem->frame_bytes. What is left of a frame is used to begin packets at
-	 * different cache lines (rx_place): with 512 bytes left a burst of 64 costs two thirds of what it does with none. */
+	 * different cache lines (rx_place): with 768 bytes of 4096 left, bursts of 32 cost two thirds of what they do
+	 * with none. */
 	uint32_t headroom;
 	uint16_t port;
 	uint16_t number;

@@ -67,8 +67,8 @@ def serve(wires: Sequence[str], *arguments: str) -> Iterator[Cards]:
         cards.report = out.decode(errors="replace") + log.read_text(errors="replace")
         print(cards.report)
         cards.counters = [
-            {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", packets)}
-            for packets in re.findall(r"^ +packets +(.*)$", cards.report, re.MULTILINE)
+            {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", told)}
+            for told in re.findall(r"^  card: (.*)$", cards.report, re.MULTILINE)
         ]
         cards.unknown = re.findall(r"((?:read|write) 0x[0-9a-f]+) \d+", cards.report)
         assert process.returncode == 0, f"ended with {process.returncode}\n{cards.report}"

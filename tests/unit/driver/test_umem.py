@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -124,3 +125,48 @@ def test_the_frame_for_an_mtu_is_the_smallest_that_holds_it(mtu: int, frame_byte
 
 def test_an_mtu_too_large_for_any_frame_gets_the_largest() -> None:
     assert frame_bytes_for(65535) == 16384
+
+
+@pytest.fixture
+def umem_of() -> Iterator[Callable[[int], Umem]]:
+    made: list[Umem] = []
+
+    def make(n: int) -> Umem:
+        made.append(Umem(n, 2048, "off"))
+        return made[-1]
+
+    yield make
+    for umem in made:
+        umem.close()
+
+
+def test_a_pool_grows_by_frames_that_nobody_has(umem_of: Callable[[int], Umem]) -> None:
+    umem = umem_of(10)
+    first, second = umem.pool(4), umem.pool(2)
+    grown = umem.grow(first, 3)
+    assert (grown.n, grown.capacity, umem.left) == (7, 7, 1)
+    everything = frames_of(grown, 10) + frames_of(second, 10)
+    assert len(set(everything)) == 9
+    with pytest.raises(ValueError, match="2 frames wanted, 1 of umem's 10 are left"):
+        umem.grow(second, 2)
+
+
+def test_frames_taken_from_a_pool_go_to_another_and_none_is_in_two(umem_of: Callable[[int], Umem]) -> None:
+    umem = umem_of(8)
+    first, second = umem.pool(6), umem.pool(2)
+    in_a_ring = ffi.new("uint64_t[2]")
+    assert lib.frame_pool_get(first, in_a_ring, 2) == 2
+    assert umem.shrink(first, 100) == 4  # the two in the ring stay the pool's
+    assert (first.n, first.capacity, umem.left) == (0, 2, 4)
+    second = umem.grow(second, 4)
+    for address in in_a_ring:
+        lib.frame_pool_put(first, umem.c, address)
+    everything = frames_of(first, 10) + frames_of(second, 10)
+    assert sorted(everything) == [i * umem.frame_bytes for i in range(8)]
+    assert umem.shrink(first, 5) == 0
+
+
+def test_a_pool_of_another_umem_is_not_taken(umem_of: Callable[[int], Umem]) -> None:
+    stranger = umem_of(4).pool(2)
+    with pytest.raises(ValueError, match="is not in list"):
+        umem_of(4).grow(stranger, 1)

@@ -90,7 +90,8 @@ def test_a_full_wire_is_tried_again(running: Rig) -> None:
     queue = running.tx()
     lib.wire_memory_hold(running.wire, 1)
     queue.send(ethernet(b""))
-    wait(lambda: asleep(running.engine))
+    before = running.engine.counters()["sleeps"]
+    wait(lambda: running.engine.counters()["sleeps"] > before + 3)
     lib.wire_memory_hold(running.wire, 0)
     wait(running.sent)
 
@@ -112,8 +113,8 @@ def test_a_throttled_interrupt_comes_while_the_engine_sleeps(running: Rig) -> No
 
 def test_callers_get_in_while_the_engine_is_busy(running: Rig) -> None:
     running.rx()
-    running.arrive(*[ethernet(udp4())] * 32)
     lib.wire_memory_repeat(running.wire, 32)
+    running.arrive(*[ethernet(udp4())] * 32)
     wait(lambda: running.engine.counters()["busy_passes"] > 100)
     for _ in range(2000):
         running.read(0x4074)
@@ -123,8 +124,8 @@ def test_callers_get_in_while_the_engine_is_busy(running: Rig) -> None:
 
 def test_cards_come_and_go_and_unmap_while_it_runs(running: Rig) -> None:
     running.rx()
-    running.arrive(*[ethernet(udp4())] * 32)
     lib.wire_memory_repeat(running.wire, 32)
+    running.arrive(*[ethernet(udp4())] * 32)
     for i in range(30):
         other = Rig(engine=running.engine)
         other.rx()
@@ -165,8 +166,8 @@ def test_a_client_that_goes_on_changing_everything_breaks_nothing(running: Rig) 
 
     values = random.Random(8)
     receive, transmit = running.rx(n=64, flags=0), running.tx(n=64)
-    running.arrive(*[ethernet(udp4())] * 64)
     lib.wire_memory_repeat(running.wire, 16)
+    running.arrive(*[ethernet(udp4())] * 64)
     stop = threading.Event()
 
     def hostile() -> None:

@@ -469,10 +469,11 @@ def test_a_server_that_hangs_is_waited_for_once(path: Path) -> None:
 
 
 class Script:
-    """A server that answers each command as told: command -> (flags, errno, body, descriptors)."""
+    """A server that answers each command as told: command -> (flags, errno, body, descriptors), or what makes that of
+    the request's body."""
 
-    def __init__(self, answers: dict[int, tuple[int, int, bytes, list[int]]]) -> None:
-        self.answers = {
+    def __init__(self, answers: dict[int, Any]) -> None:
+        self.answers: dict[int, Any] = {
             p.VERSION: (p.REPLY, 0, p.Version(0, 0).pack(), []),
             p.GET_INFO: (p.REPLY, 0, p.DeviceInfo(9, 0).pack(), []),
             p.REGION_WRITE: (p.REPLY, 0, bytes(16), []),
@@ -493,7 +494,8 @@ class Script:
                 while (got := inbox.next()) is not None:
                     for fd in inbox.take_fds():
                         os.close(fd)
-                    flags, error, body, fds = self.answers.get(got[1], (p.REPLY | p.ERROR, 95, b"", []))
+                    answer = self.answers.get(got[1], (p.REPLY | p.ERROR, 95, b"", []))
+                    flags, error, body, fds = answer(bytes(got[4])) if callable(answer) else answer
                     # As a foreign server may: a question of its own first, and an answer to nobody.
                     send(self.theirs, p.message(1, p.DMA_READ, bytes(16)))
                     send(self.theirs, p.message(got[0] ^ 0x8000, got[1], b"", p.REPLY), [0])
@@ -558,6 +560,26 @@ def test_areas_that_are_not_pages_of_the_region_stay_trapped(path: Path) -> None
     script.answers[p.REGION_READ] = (p.REPLY, 0, answer, [])
     bar = transport.map_bar(0)
     assert [bar.read32(offset) for offset in (0, 4, 4096, 8188)] == [0x1234] * 4
+    transport.close()
+    script.close()
+    memory.close()
+
+
+def test_a_short_reply_without_a_word_of_capabilities_is_asked_for_again(path: Path) -> None:
+    """libvfio-user's: only argsz says that there is more."""
+    memory = Memory(8192)
+    whole = p.RegionInfo(0, 8192, 7, 0, ((4096, 4096),)).pack()
+
+    def answer(request: bytes) -> tuple[int, int, bytes, list[int]]:
+        if p.RegionInfo.unpack(request).argsz >= len(whole):
+            return p.REPLY, 0, whole, [memory.fd]
+        return p.REPLY, 0, whole[:4] + (7).to_bytes(4, "little") + whole[8:12] + bytes(4) + whole[16:32], []
+
+    script = Script({p.GET_REGION_INFO: answer})
+    transport = VfioUserTransport(script.ours, timeout_s=2)
+    bar = transport.map_bar(0)
+    bar.write32(4096, 5)
+    assert memory.map[4096] == 5
     transport.close()
     script.close()
     memory.close()
