@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -53,13 +54,19 @@ def carriers(router: Router) -> list[bool]:
     return ["NO-CARRIER" not in link_of(router, link.port) for link in router.lab.links]
 
 
-def datagram(size: int, mac: str, ttl: int = 64) -> bytes:
+def datagram(size: int, mac: str) -> bytes:
     """A frame from the client to the server, `size` bytes of IP long."""
-    data = b"from the client".ljust(size - 28, b".")
-    link_mac = "02:00:00:00:01:02"
-    return ethernet(
-        mac, link_mac, ETH_IP4, ip4(CLIENT4, SERVER4, udp(CLIENT4, SERVER4, data, dport=9), ttl=ttl)
-    )
+    return ethernet(mac, "02:00:00:00:01:02", ETH_IP4, _packet(size, 64))
+
+
+def forwarded(size: int) -> bytes:
+    """The same as the server's wire has it: one hop less, and no frame shorter than 60 bytes."""
+    return ethernet("02:00:00:00:02:02", "02:00:00:00:02:01", ETH_IP4, _packet(size, 63)).ljust(60, b"\0")
+
+
+def _packet(size: int, ttl: int) -> bytes:
+    data = Random(size).randbytes(size - 28)
+    return ip4(CLIENT4, SERVER4, udp(CLIENT4, SERVER4, data, dport=9), ttl=ttl)
 
 
 def assert_books_equal_the_cards(router: Router) -> None:
@@ -127,6 +134,39 @@ def test_a_larger_mtu_lets_larger_packets_through(make_router: Callable[..., Rou
     wait_until(lambda: "mtu 3000" in link_of(router, "lan"), 5, lambda: link_of(router, "lan"))
     assert "goes back to MTU 3000" in router.ixroute.log_tail()
     assert forwards(router)
+
+
+def test_packets_of_every_length_up_to_a_jumbo_arrive_unchanged(make_router: Callable[..., Router]) -> None:
+    """Around the shortest frame, the ends of buffers, and the MTU, which was set while the router was stopped."""
+    router = make_router("cards")
+    router.ixroute.stop()
+    for interface in ("lan", "wan"):
+        router.ip(f"link set {interface} mtu 9000")
+    for host in (router.lab.client, router.lab.server):
+        host.ip("link set eth0 mtu 9100")
+    router.ixroute.start()
+    wait_until(lambda: forwards(router), 5, "no forwarding")
+    sizes = [*range(28, 64), *range(250, 260), *range(1016, 1032), *range(2032, 2052), *range(8984, 9001)]
+    client, server = Wire(router.lab.client), Wire(router.lab.server)
+    try:
+        for size in [*sizes, 9001]:
+            client.send(datagram(size, ROUTER_MAC))
+            if size % 8 == 0:  # no burst fills the server's socket
+                time.sleep(0.002)
+        heard: list[bytes] = []
+        end = forwarded(sizes[-1])
+
+        def arrived() -> bool:
+            heard.extend(frame for frame in server.take() if frame[23:24] == b"\x11")
+            return end in heard
+
+        wait_until(arrived, 5, lambda: f"{len(heard)} of {len(sizes)} arrived")
+        assert [len(frame) for frame in heard] == [max(60, 14 + size) for size in sizes]
+        assert heard == [forwarded(size) for size in sizes]
+        wait_until(lambda: reads(router, "lan", "rx_oversize") == 1, 3, lambda: str(port(router, "lan")))
+    finally:
+        client.close()
+        server.close()
 
 
 def test_a_new_mac_of_the_interface_is_what_the_card_listens_to(make_router: Callable[..., Router]) -> None:
