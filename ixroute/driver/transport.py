@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class TransportError(Exception):
@@ -81,6 +81,18 @@ class Irq(Protocol):
 
     def stop(self) -> None:
         """The device raises none any more; the eventfds are closed. Idempotent."""
+
+
+@runtime_checkable
+class Reconnectable(Protocol):
+    """What a transport has besides, behind which a device can go and come back."""
+
+    def alive(self) -> bool:
+        """Whether the device is there; asks without waiting."""
+
+    def reconnect(self) -> None:
+        """To the device that came back, as after power-on; all that the transport gave out stays valid. No worker may
+        ring a bell meanwhile. TransportError, and it can be tried again, while it has not."""
 
 
 class Transport(Protocol):

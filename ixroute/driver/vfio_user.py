@@ -33,6 +33,7 @@ MSIX = 2
 FIRST_IOVA = 4 << 30
 """Above everything that 32 bits reach, so that an address cut short anywhere is a fault, not somebody's memory."""
 IOVA_STEP = 2 << 20
+_RECONNECT_SECONDS = 1.0
 _MAX_REGISTERS = 1024
 _MAX_MAPPED = 1 << 30
 _U32 = struct.Struct("=I")
@@ -68,9 +69,7 @@ class _Link:
 
     def error(self, e: Exception) -> TransportError:
         if isinstance(e, GoneError):
-            return TransportError(
-                self.device, f"{e}: start it again (`ixroute emulate`) and open the port anew"
-            )
+            return TransportError(self.device, f"{e}: start it again (`ixroute emulate`)")
         return TransportError(self.device, str(e))
 
     def check(self) -> None:
@@ -144,7 +143,7 @@ class UserRegion:
         self._number = number
         self._sleep = sleep
         self._areas: list[_Area] = []
-        self._bells: list[Any] = []
+        self._bells: list[tuple[int, Any]] = []
         self._registers: dict[int, tuple[int, Any]] | None = None
         self._shadows: list[_Area] = []
         self._events: list[int] = []
@@ -197,6 +196,11 @@ class UserRegion:
         self._check(offset)
         self._link.check()
         bell = ffi.new("struct doorbell *")
+        self._hang(offset, bell)
+        self._bells.append((offset, bell))
+        return bell
+
+    def _hang(self, offset: int, bell: Any) -> None:
         shadow = self._events_of_server().get(offset)
         area = self._area(offset)
         if shadow:
@@ -209,8 +213,6 @@ class UserRegion:
             lib.doorbell_to_socket(
                 bell, self._link.client.socket.fileno(), message, len(message), p.ACCESS.size
             )
-        self._bells.append(bell)
-        return bell
 
     def _events_of_server(self) -> dict[int, tuple[int, Any]]:
         """offset -> (eventfd, `volatile uint32_t *`), asked for once. A server without such registers refuses."""
@@ -259,13 +261,24 @@ class UserRegion:
         close_fds(fd for fd in fds if fd not in self._events)
 
     def close(self) -> None:
-        for bell in self._bells:
+        for _, bell in self._bells:
             lib.doorbell_silence(bell)
         for area in self._areas + self._shadows:
             area.close()
         close_fds(self._events)
         self._areas, self._shadows, self._events = [], [], []
         self._registers = {}
+
+    def open_anew(self, info: p.RegionInfo, fd: int) -> None:
+        """After close(), of the same region of another server: the bells ring there."""
+        if info.size != self.size:
+            raise TransportError(self._link.device, "another device answers there now: restart ixroute")
+        self._registers = None
+        if fd >= 0:
+            self._map(info, fd)
+        self._posted = not self._areas and not self._events_of_server()
+        for offset, bell in self._bells:
+            self._hang(offset, bell)
 
 
 class UserConfig:
@@ -318,18 +331,22 @@ class UserIrq:
         if not 0 < n <= self.count:
             raise ValueError(f"{n} vectors: the device has {self.count}")
         self._fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(n)]
-        each = max(1, min(self._link.client.server.max_msg_fds, 253))
         try:
-            for first in range(0, n, each):
-                fds = self._fds[first : first + each]
-                message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
-                self._link.call(p.SET_IRQS, message.pack(), fds)
-            self.switch_on()
+            self.tell()
         except TransportError:
             with contextlib.suppress(TransportError):
                 self.stop()
             raise
         return tuple(self._fds)
+
+    def tell(self) -> None:
+        """Gives the server the eventfds there are."""
+        each = max(1, min(self._link.client.server.max_msg_fds, 253))
+        for first in range(0, len(self._fds), each):
+            fds = self._fds[first : first + each]
+            message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
+            self._link.call(p.SET_IRQS, message.pack(), fds)
+        self.switch_on()
 
     def switch_on(self) -> None:
         """Also after a reset, which switches it off."""
@@ -372,6 +389,7 @@ class VfioUserTransport:
         self._sleep_area: _Area | None = None
         self._sleep_known = False
         self._closed = False
+        self._timeout_s = timeout_s
         sock = _connect(where, timeout_s) if isinstance(where, str) else where
         try:
             self._client = Client(sock, timeout_s)
@@ -392,6 +410,47 @@ class VfioUserTransport:
     def alive(self) -> bool:
         """Whether the server still holds its end of the connection; for a port's regular look at its card."""
         return self._client.alive()
+
+    def reconnect(self) -> None:
+        """To a server that has come back, with all that was set up: memory at the same addresses, the same eventfds
+        and bells. The device itself is as after power-on. No worker may ring a bell meanwhile. TransportError, and it
+        can be tried again, while there is no server, or one of another device."""
+        self._close_regions()
+        self._client.close()
+        self._client = self._link.client = self._connected_anew()
+        try:
+            for number, region in self._regions.items():
+                info, fd = self._region_info(number)
+                try:
+                    region.open_anew(info, fd)
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
+            for mapping in self._mappings.values():
+                memory = mapping.memory
+                self._link.call(p.DMA_MAP, p.DmaMap(mapping.base, memory.bytes).pack(), [memory.fd])
+            self._irq.tell()
+            self._bus_master(True)
+        except TransportError:
+            self._close_regions()
+            self._client.close()
+            raise
+
+    def _connected_anew(self) -> Client:
+        """With less patience than at first: somebody waits meanwhile who has other things to do."""
+        try:
+            client = Client(_connect(self.device, _RECONNECT_SECONDS), _RECONNECT_SECONDS)
+        except GoneError as e:
+            raise TransportError(self.device, f"{e}; does another client use the card?") from e
+        client.timeout_s = self._timeout_s
+        return client
+
+    def _close_regions(self) -> None:
+        for region in self._regions.values():
+            region.close()
+        if self._sleep_area:
+            self._sleep_area.close()
+        self._sleep_area, self._sleep_known = None, False
 
     def map_bar(self, number: int) -> Region:
         """The same object for the same number."""
@@ -504,10 +563,7 @@ class VfioUserTransport:
                 mapping.users = 1
                 self.dma_unmap(mapping.memory)
         self._mappings.clear()
-        for region in self._regions.values():
-            region.close()
-        if self._sleep_area:
-            self._sleep_area.close()
+        self._close_regions()
         self._client.close()
 
 
