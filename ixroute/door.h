@@ -409,7 +409,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail;
 	struct doorbell *tx_tail;
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	int event;
 	...;
