@@ -10,16 +10,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from ixroute.demo.daemon import Daemon
-from ixroute.demo.topology import Lab
+from ixroute.demo.topology import AF_XDP, Lab
 from lab.support import port_arguments
 
 KINDS = ("linux", "ixroute")
 
 
 @contextlib.contextmanager
-def routed_lab(kind: str, hosts: int = 2, mute: bool = False) -> Iterator[Lab]:
+def routed_lab(kind: str, hosts: int = 2, mute: bool = False, ports: str = AF_XDP) -> Iterator[Lab]:
     """A lab whose router has its addresses and forwards: by Linux itself, or by ixroute with one worker."""
-    with Lab(hosts, kernel=kind == "linux", mute=mute) as lab, contextlib.ExitStack() as stack:
+    with Lab(hosts, kernel=kind == "linux", mute=mute, ports=ports) as lab, contextlib.ExitStack() as stack:
         if kind == "ixroute":
             stack.enter_context(Daemon(lab.router, port_arguments(lab))).start()
         lab.address_router()
