@@ -57,6 +57,13 @@ IRQ_MSI, IRQ_MSIX = 1, 2
 SLEEP_BYTES = 4096
 QUEUE_AREAS = ((0x1000, 0x1000), (0x6000, 0x2000), (0xD000, 0x1000))
 """Pages of BAR 0 with nothing but queues, which a client may map."""
+_SIZES = {
+    BAR0: BAR_BYTES,
+    BAR2: pci.BAR2_BYTES,
+    BAR4: pci.BAR4_BYTES,
+    CONFIG: pci.CONFIG_BYTES,
+    SLEEP_REGION: SLEEP_BYTES,
+}
 _MSIX_ENTRY = (0xFFFF_FFFC, 0xFFFF_FFFF, 0xFFFF_FFFF, 0x0000_0001)
 
 
@@ -253,18 +260,12 @@ class Card:
         match index:
             case 0 if self.options.map_bar:
                 return RegionInfo(BAR_BYTES, fd=self.image.fd, areas=QUEUE_AREAS)
-            case 0:
-                return RegionInfo(BAR_BYTES)
-            case 2:
-                return RegionInfo(pci.BAR2_BYTES)
-            case 4:
-                return RegionInfo(pci.BAR4_BYTES)
-            case 7:
-                return RegionInfo(pci.CONFIG_BYTES)
             case 9:
                 return RegionInfo(
                     SLEEP_BYTES, writable=False, fd=self.engine.sleep_fd, type=SLEEP_REGION_TYPE
                 )
+        if index in _SIZES:
+            return RegionInfo(_SIZES[index])
         return RegionInfo(0, readable=False, writable=False)
 
     def io_events(self, region: int) -> Sequence[IoEvent]:
@@ -310,7 +311,7 @@ class Card:
     def _check(self, region: int, offset: int, size: int) -> None:
         if self._closed:
             raise DeviceError(errno.ENODEV, "the card is closed")
-        limit = self.region(region).size
+        limit = _SIZES.get(region, 0)
         if offset < 0 or size <= 0 or offset + size > limit:
             raise DeviceError(errno.EINVAL, f"region {region} has no {size} bytes at {offset:#x}")
         if region in (BAR0, BAR2, BAR4) and (size not in (1, 2, 4, 8) or offset % size):
