@@ -145,7 +145,7 @@ class UserRegion:
         self._sleep = sleep
         self._areas: list[_Area] = []
         self._bells: list[Any] = []
-        self._registers: dict[int, tuple[int, Any]] | None = None
+        self._registers: dict[tuple[int, int | None], tuple[int, Any]] | None = None
         self._shadows: list[_Area] = []
         self._events: list[int] = []
         if fd >= 0:
@@ -191,13 +191,14 @@ class UserRegion:
         self._link.check()
         area.word(offset)[0] = value
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         """A new one each time: a bell has one writer. Past the socket with a wake-up where the server has an event
         for the register, else mapped and found by the server's own looking, else a message."""
         self._check(offset)
         self._link.check()
         bell = ffi.new("struct doorbell *")
-        shadow = self._events_of_server().get(offset)
+        events = self._events_of_server()
+        shadow = events.get((offset, None)) or events.get((offset, value))
         area = self._area(offset)
         if shadow:
             event, word = shadow
@@ -212,8 +213,9 @@ class UserRegion:
         self._bells.append(bell)
         return bell
 
-    def _events_of_server(self) -> dict[int, tuple[int, Any]]:
-        """offset -> (eventfd, `volatile uint32_t *`), asked for once. A server without such registers refuses."""
+    def _events_of_server(self) -> dict[tuple[int, int | None], tuple[int, Any]]:
+        """(offset, the only value or None) -> (eventfd, `volatile uint32_t *`), asked for once. A server without such
+        registers refuses."""
         if self._registers is None:
             self._registers = {}
             request = p.IoFds(self._number, argsz=p.IoFds.FORM.size + _MAX_REGISTERS * p.IoFd.FORM.size)
@@ -237,7 +239,8 @@ class UserRegion:
         assert self._registers is not None
         shadows: dict[int, _Area] = {}
         for register in reply.registers:
-            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and not register.flags
+            known = not register.flags & ~p.IO_FD_DATAMATCH
+            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and known
             if not usable or register.offset & 3 or register.shadow_offset & 3:
                 continue
             if register.shadow not in shadows:
@@ -253,7 +256,8 @@ class UserRegion:
             event = fds[register.fd]
             if event not in self._events:
                 self._events.append(event)
-            self._registers[register.offset] = (event, area.word(register.shadow_offset))
+            value = register.datamatch if register.flags & p.IO_FD_DATAMATCH else None
+            self._registers[register.offset, value] = (event, area.word(register.shadow_offset))
 
     def _close_unused(self, fds: Sequence[int]) -> None:
         close_fds(fd for fd in fds if fd not in self._events)

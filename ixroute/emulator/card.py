@@ -32,6 +32,7 @@ from ixroute.emulator.behaviours import (
 )
 from ixroute.emulator.dma import DmaMemory
 from ixroute.emulator.eeprom import Eeprom
+from ixroute.emulator.engine import UNMASK_WORDS
 from ixroute.emulator.faults import Faults, Settling
 from ixroute.emulator.image import BarImage
 from ixroute.emulator.link import Link
@@ -269,11 +270,18 @@ class Card:
         return RegionInfo(0, readable=False, writable=False)
 
     def io_events(self, region: int) -> Sequence[IoEvent]:
-        """The tails: the engine looks at them in the image."""
+        """The tails, which the engine looks at in the image; and the unmasking of one vector, which it is asked for in
+        a word of the vector's own: register EIMS_EX, that value only."""
         if region != BAR0:
             return ()
         offsets = [offset_of(name, queue) for queue in range(QUEUES) for name in ("RDT", "TDT")]
-        return [IoEvent(offset, 4, self.engine.event_fd, self.image.fd, offset) for offset in offsets]
+        event, image = self.engine.event_fd, self.image.fd
+        tails = [IoEvent(offset, 4, event, image, offset) for offset in offsets]
+        unmasks = [
+            IoEvent(offset_of("EIMS_EX", v // 32), 4, event, image, UNMASK_WORDS + 4 * v, 1 << v % 32)
+            for v in range(pci.MSIX_VECTORS)
+        ]
+        return tails + unmasks
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         with self._lock:
