@@ -126,6 +126,14 @@ class Generator:
         """Sends and counts until the clock (CLOCK_MONOTONIC) shows until_ns."""
         lib.pktgen_run(self.c, until_ns)
 
+    def await_stragglers(self, linger: float) -> None:
+        """Counts what comes back until all has, or nothing more came for `linger` seconds."""
+        seen, since = -1, time.monotonic()
+        while (counts := self.counts()).lost > 0 and time.monotonic() - since < linger:
+            if counts.rx_packets != seen:
+                seen, since = counts.rx_packets, time.monotonic()
+            self.run_until(time.monotonic_ns() + 10_000_000)
+
     def counts(self) -> Counts:
         """From any thread."""
         return Counts(**{name: int(getattr(self.c, name)) for name in Counts.__dataclass_fields__})
@@ -139,11 +147,11 @@ def run(
     burst: int = 32,
     wait: Wait = ADAPTIVE,
     seconds: float | None = None,
-    linger: float = 0.2,
+    linger: float = 0.5,
     report: Callable[[Counts, float], None] = lambda counts, elapsed: None,
 ) -> Counts:
     """Sends by the first port; counts what arrives at all of them (one or two). Ends after `seconds`, after the plan's
-    last packet (and `linger` seconds for what is still on its way), or by Ctrl-C."""
+    last packet (when all have come back, or none more for `linger` seconds), or by Ctrl-C."""
     with Session(specs, 1, mtu=max(plan.sizes) - 14) as session:
         for port in session.ports:
             if max(plan.sizes) - 14 > port.mtu:
@@ -161,7 +169,7 @@ def run(
         def call(until_ns: int) -> bool:
             generator.run_until(until_ns)
             if plan.packets and generator.counts().tx_packets >= plan.packets:
-                generator.run_until(time.monotonic_ns() + int(linger * 1e9))
+                generator.await_stragglers(linger)
                 return False
             return True
 

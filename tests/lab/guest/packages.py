@@ -101,7 +101,7 @@ def cache_folder() -> Path:
 
 
 def obtain() -> Packages:
-    """From the cache, or fetched into it (about 160 MB). Raises UnavailableError."""
+    """From the cache, or fetched into it (about 170 MB). Raises UnavailableError."""
     cache = cache_folder()
     if found := _cached(cache):
         return found

@@ -39,6 +39,8 @@ from engine_rig import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ixroute._dataplane import lib
+
 QPRC, QBRC, QPRDC, MPC, GPRC, ROC, RUC = 0x1030, 0x1034, 0x1430, 0x3FA0, 0x4074, 0x40AC, 0x40A4
 IP4_TYPE, IP6_TYPE, TCP_TYPE, UDP_TYPE = 0x10, 0x40, 0x100, 0x200
 
@@ -391,6 +393,22 @@ def test_statistics_count_sizes_and_kinds_once(rig: Rig) -> None:
     assert rig.read(QPRC) == rig.read(0x2F50) == 13
     assert rig.read(QBRC) == total - 4 * 13
     assert [rig.read(offset) for offset in (GPRC, 0x4088, QPRC, QBRC, 0x405C)] == [0] * 5
+
+
+def test_bytes_beyond_32_bits_are_read_in_two_halves(rig: Rig) -> None:
+    rig.set(HLREG0, 1 | 2 | 4)
+    rig.set(MAXFRS, 15872 << 16)
+    lib.wire_memory_repeat(rig.wire, 64)
+    rig.arrive(*[ethernet(b"", kind=0x88B5).ljust(15000, b"\0")] * 32)
+    packets = 0
+    while packets * 15004 < 2**32 + 2**20:
+        packets += rig.step(50)
+    low, high = rig.read(0x4088), rig.read(0x408C)
+    assert high == 1
+    assert low + (high << 32) == packets * 15004
+    assert (rig.read(0x4088), rig.read(0x408C)) == (0, 0)
+    rig.step()
+    assert rig.read(0x408C) == 0
 
 
 def test_queues_count_where_their_map_says(rig: Rig) -> None:

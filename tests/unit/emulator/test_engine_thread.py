@@ -90,7 +90,8 @@ def test_a_full_wire_is_tried_again(running: Rig) -> None:
     queue = running.tx()
     lib.wire_memory_hold(running.wire, 1)
     queue.send(ethernet(b""))
-    wait(lambda: asleep(running.engine))
+    before = running.engine.counters()["sleeps"]
+    wait(lambda: running.engine.counters()["sleeps"] > before + 3)
     lib.wire_memory_hold(running.wire, 0)
     wait(running.sent)
 
