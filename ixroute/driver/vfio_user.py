@@ -2,8 +2,8 @@
 
 A register is mapped when the server offers memory for it, else each access is a message. Writes of a region in which
 nothing is mapped are posted: the server works in order, so that a later read, or any other request, comes after them.
-As soon as some register can be written past the socket that would no longer hold (a tail written to memory could
-overtake the base written before it), so there each write waits for its answer.
+Where some are mapped, a write to one could overtake a message before it, so there each write waits for its answer.
+A bell past the socket can overtake posted writes too (transport.py): whoever rings it has read a register before.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class UserRegion:
         self._events: list[int] = []
         if fd >= 0:
             self._map(info, fd)
-        self._posted = not self._areas and not self._events_of_server()
+        self._events_of_server()
+        self._posted = not self._areas
 
     def _map(self, info: p.RegionInfo, fd: int) -> None:
         """What is not of whole pages, or not in the region, stays trapped: a server must serve that as well."""

@@ -84,9 +84,9 @@ def test_only_what_is_not_mapped_reaches_the_server_as_a_message(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("mapped", "shadow", "posted"), [("", False, True), ("page", False, False), ("", True, False)]
+    ("mapped", "shadow", "posted"), [("", False, True), ("page", False, False), ("", True, True)]
 )
-def test_writes_are_posted_unless_something_could_overtake_them(
+def test_writes_are_posted_unless_other_writes_could_overtake_them(
     path: Path, mapped: str, shadow: bool, posted: bool
 ) -> None:
     with driven(path, Toy(mapped, shadow)) as (transport, _, server):
