@@ -409,7 +409,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail;
 	struct doorbell *tx_tail;
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	int event;
 	...;
@@ -484,6 +483,7 @@ void wire_pcap_stop(struct wire *wire);
 #define CARD_QUEUES ...
 #define CARD_VECTORS ...
 #define CARD_BAR_BYTES ...
+#define CARD_UNMASK_WORDS ...
 struct wire;
 struct engine;
 struct card;

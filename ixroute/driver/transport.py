@@ -57,8 +57,10 @@ class Region(Protocol):
     def write32(self, offset: int, value: int) -> None:
         """May be posted: read32 of the same region comes after it."""
 
-    def bell(self, offset: int) -> Any:
-        """`struct doorbell *` (doorbell.h) for the register, for C to write; valid until the transport closes."""
+    def bell(self, offset: int, value: int | None = None) -> Any:
+        """`struct doorbell *` (doorbell.h) for the register, for C to write; valid until the transport closes.
+        value: the only one that it will ever be rung with, for which a device may have a cheaper way. What a bell says
+        may come before writes that were posted: read32 before it is rung, as whoever enables a queue does anyway."""
 
 
 class Config(Protocol):

@@ -2,8 +2,8 @@
 
 A register is mapped when the server offers memory for it, else each access is a message. Writes of a region in which
 nothing is mapped are posted: the server works in order, so that a later read, or any other request, comes after them.
-As soon as some register can be written past the socket that would no longer hold (a tail written to memory could
-overtake the base written before it), so there each write waits for its answer.
+Where some are mapped, a write to one could overtake a message before it, so there each write waits for its answer.
+A bell past the socket can overtake posted writes too (transport.py): whoever rings it has read a register before.
 """
 
 from __future__ import annotations
@@ -143,13 +143,14 @@ class UserRegion:
         self._number = number
         self._sleep = sleep
         self._areas: list[_Area] = []
-        self._bells: list[tuple[int, Any]] = []
-        self._registers: dict[int, tuple[int, Any]] | None = None
+        self._bells: list[tuple[int, int | None, Any]] = []
+        self._registers: dict[tuple[int, int | None], tuple[int, Any]] | None = None
         self._shadows: list[_Area] = []
         self._events: list[int] = []
         if fd >= 0:
             self._map(info, fd)
-        self._posted = not self._areas and not self._events_of_server()
+        self._events_of_server()
+        self._posted = not self._areas
 
     def _map(self, info: p.RegionInfo, fd: int) -> None:
         """What is not of whole pages, or not in the region, stays trapped: a server must serve that as well."""
@@ -190,18 +191,19 @@ class UserRegion:
         self._link.check()
         area.word(offset)[0] = value
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         """A new one each time: a bell has one writer. Past the socket with a wake-up where the server has an event
         for the register, else mapped and found by the server's own looking, else a message."""
         self._check(offset)
         self._link.check()
         bell = ffi.new("struct doorbell *")
-        self._hang(offset, bell)
-        self._bells.append((offset, bell))
+        self._hang(offset, value, bell)
+        self._bells.append((offset, value, bell))
         return bell
 
-    def _hang(self, offset: int, bell: Any) -> None:
-        shadow = self._events_of_server().get(offset)
+    def _hang(self, offset: int, value: int | None, bell: Any) -> None:
+        events = self._events_of_server()
+        shadow = events.get((offset, None)) or events.get((offset, value))
         area = self._area(offset)
         if shadow:
             event, word = shadow
@@ -214,8 +216,9 @@ class UserRegion:
                 bell, self._link.client.socket.fileno(), message, len(message), p.ACCESS.size
             )
 
-    def _events_of_server(self) -> dict[int, tuple[int, Any]]:
-        """offset -> (eventfd, `volatile uint32_t *`), asked for once. A server without such registers refuses."""
+    def _events_of_server(self) -> dict[tuple[int, int | None], tuple[int, Any]]:
+        """(offset, the only value or None) -> (eventfd, `volatile uint32_t *`), asked for once. A server without such
+        registers refuses."""
         if self._registers is None:
             self._registers = {}
             request = p.IoFds(self._number, argsz=p.IoFds.FORM.size + _MAX_REGISTERS * p.IoFd.FORM.size)
@@ -239,7 +242,8 @@ class UserRegion:
         assert self._registers is not None
         shadows: dict[int, _Area] = {}
         for register in reply.registers:
-            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and not register.flags
+            known = not register.flags & ~p.IO_FD_DATAMATCH
+            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and known
             if not usable or register.offset & 3 or register.shadow_offset & 3:
                 continue
             if register.shadow not in shadows:
@@ -255,13 +259,14 @@ class UserRegion:
             event = fds[register.fd]
             if event not in self._events:
                 self._events.append(event)
-            self._registers[register.offset] = (event, area.word(register.shadow_offset))
+            value = register.datamatch if register.flags & p.IO_FD_DATAMATCH else None
+            self._registers[register.offset, value] = (event, area.word(register.shadow_offset))
 
     def _close_unused(self, fds: Sequence[int]) -> None:
         close_fds(fd for fd in fds if fd not in self._events)
 
     def close(self) -> None:
-        for _, bell in self._bells:
+        for _, _, bell in self._bells:
             lib.doorbell_silence(bell)
         for area in self._areas + self._shadows:
             area.close()
@@ -276,9 +281,10 @@ class UserRegion:
         self._registers = None
         if fd >= 0:
             self._map(info, fd)
-        self._posted = not self._areas and not self._events_of_server()
-        for offset, bell in self._bells:
-            self._hang(offset, bell)
+        self._events_of_server()
+        self._posted = not self._areas
+        for offset, value, bell in self._bells:
+            self._hang(offset, value, bell)
 
 
 class UserConfig:

@@ -18,6 +18,7 @@ from ixroute._dataplane import ffi, lib
 QUEUES = int(lib.CARD_QUEUES)
 VECTORS = int(lib.CARD_VECTORS)
 BAR_BYTES = int(lib.CARD_BAR_BYTES)
+UNMASK_WORDS = int(lib.CARD_UNMASK_WORDS)
 
 POLL_NS = 50_000
 
