@@ -168,8 +168,10 @@ def test_the_speed_is_read_as_the_mac_writes_it(device: int, links: int, expecte
 @pytest.mark.parametrize(("device", "vendor_bits"), [(0x1528, 0x8000), (0x1563, 0x8C00)])
 def test_a_copper_phy_offers_every_speed_of_its_mac(device: int, vendor_bits: int) -> None:
     card, transport = make(device)
-    LinkControl(card).start()
     phy = transport.region.phy
+    phy[mdio.VENDOR_1, 0] = 1 << 11 | 1
+    LinkControl(card).start()
+    assert phy[mdio.VENDOR_1, 0] == 1, "still in low power"
     assert phy[mdio.AN, 0x20] == 1 << 12
     assert phy[mdio.AN, 0xC400] == vendor_bits
     assert phy[mdio.AN, 0x10] == 1 << 8
