@@ -21,6 +21,7 @@ from lab.ixgbe_fake import (
     LINKS,
     MAC,
     RDRXCTL,
+    SECRXCTRL,
     SECRXSTAT,
     STATUS,
     SW_FW_SYNC,
@@ -119,6 +120,18 @@ def test_nothing_but_what_the_table_knows_is_ever_touched(umem: Umem) -> None:
         known = set(ids.MODELS[device].mac.moved.values())
         strange = {o for _, o, _ in transport.region.log if name_of(o).startswith("0x")} - known
         assert not strange
+
+
+def test_a_filter_that_cannot_be_changed_leaves_the_receive_path_as_it_was(umem: Umem) -> None:
+    transport = FakeTransport()
+    port = open_port(umem, transport)
+    transport.region.force(SECRXSTAT, zero=1)
+    with pytest.raises(PortError, match=r"SECRXSTAT .* RDY=1"):
+        port.set_promiscuous(True)
+    assert not port.promiscuous
+    assert transport.region.peek(SECRXCTRL) == 0, "its receive path stays stopped"
+    assert transport.region.peek(table()["RXCTRL"].offset(0)) == 1
+    port.close()
 
 
 Break = Callable[[FakeTransport], None]
