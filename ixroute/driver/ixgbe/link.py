@@ -167,7 +167,6 @@ class LinkControl:
         card = self._card
         self.module = None
         module = sfp.identify(card)
-        self._say(str(module))
         words = self._settings(module)
         if words is None:
             return
@@ -186,6 +185,7 @@ class LinkControl:
         kind = module.settings
         words = None if kind is None else sfp.settings_of(self._card, kind + self._card.lan_id)
         if words is not None:
+            self._say(str(module))
             return words
         if not self._unsupported_module:
             self._say(
@@ -195,7 +195,8 @@ class LinkControl:
             )
             return None
         self._say(
-            f"{module} is of a kind that this card has no settings for; trying those of optical ones", True
+            f"{module} is of a kind that this card has no settings for; trying those of optical ones",
+            warn=True,
         )
         return sfp.settings_of(self._card, sfp.OPTICAL + self._card.lan_id) or []
 
