@@ -102,6 +102,7 @@ class IxgbePort:
         self._card: Card | None = None
         self._rings: Rings | None = None
         self._vectors: Sequence[int] = ()
+        self._vector_of = list(range(workers))
         self._mtu = min(_DEFAULT_MTU, self.max_mtu)
         self._mac = bytes(6)
         self._resets = 0
@@ -192,7 +193,8 @@ class IxgbePort:
             receive.set_queue(card, q, rings.rx(q), buffer_kib(self._umem.frame_bytes))
             transmit.set_queue(card, q, rings.tx(q))
         misc = self.n_queues if self.link_fd >= 0 else None
-        interrupts.set_up(card, self.n_queues if self._vectors else 0, misc, self._options.interrupt_us)
+        vectors = self._vector_of[: len(self._vectors)]
+        interrupts.set_up(card, vectors, misc, self._options.interrupt_us)
         for q in range(self.n_queues):
             transmit.enable_queue(card, q)
             receive.enable_queue(card, q)
@@ -384,30 +386,40 @@ class IxgbePort:
         self._resets += 1
         rings.unpark(reset=True)
 
+    @_control
     def event(self, q: int) -> int:
-        """The eventfd of queue q's interrupt, which any thread may wait for; -1: none."""
-        return self._vectors[q] if self._vectors else -1
+        """The eventfd of queue q's interrupt, which any thread may wait for. PortError when there is none."""
+        return self._vectors[self._vector(q)]
 
     @_control
     def event_check(self, q: int) -> bool:
         """Whether the interrupt came since it was last looked at; it is masked then, until event_ack."""
         with contextlib.suppress(BlockingIOError):
-            return os.eventfd_read(self._vectors[q]) > 0
+            return os.eventfd_read(self._vectors[self._vector(q)]) > 0
         return False
 
     @_control
     def event_ack(self, q: int) -> None:
-        """The interrupt of queue q's vector may come again. Look at the queue once more after this: what came
-        before raises none."""
-        self._checked_card().nic.EIMS_EX[q >> 5].write(1 << (q & 31))
+        """Queue q's interrupt may come again. Look at the queue once more after this: what came before raises
+        none."""
+        vector = self._vector(q)
+        self._checked_card().nic.EIMS_EX[vector >> 5].write(1 << (vector & 31))
 
     @_control
-    def event_rebind(self, q: int, vector: int) -> None:
-        """Queue q raises the vector of queue `vector` from now on: one fd for several queues. For whoever waits by
-        event() itself; a worker waits for its own queue's."""
-        if not 0 <= q < self.n_queues or not 0 <= vector < len(self._vectors):
-            raise CardError(f"queues and vectors are 0 to {self.n_queues - 1}")
-        interrupts.set_vector(self._checked_card(), q, vector)
+    def event_rebind(self, q: int, to: int) -> None:
+        """Queue q raises the interrupt that queue `to` had at first: one event for several queues. For whoever waits
+        by event() itself; a worker waits for its own queue's."""
+        self._vector(q)
+        self._vector(to)
+        interrupts.set_vector(self._checked_card(), q, to)
+        self._vector_of[q] = to
+
+    def _vector(self, q: int) -> int:
+        if not self._vectors:
+            raise CardError("its queues have no interrupts: the machine gives too few")
+        if not 0 <= q < len(self._vectors):
+            raise CardError(f"queues with an event are 0 to {len(self._vectors) - 1}, not {q}")
+        return self._vector_of[q]
 
     @_control
     def dump(self) -> list[str]:
