@@ -5,6 +5,7 @@ from __future__ import annotations
 from ixroute.driver.ixgbe import eeprom
 from ixroute.driver.ixgbe.card import QUEUES, Card, CardError
 from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
+from ixroute.driver.ixgbe.semaphores import EEPROM, resource
 from ixroute.driver.transport import Config, TransportError
 
 _COMMAND = 4  # PCI configuration space
@@ -126,7 +127,8 @@ def wait_until_ready(card: Card) -> None:
     except Timeout as error:
         card.warn(f"{error}; going on")
     if card.model.mac.eerd:
-        eeprom.check(card)
+        with resource(card, EEPROM):
+            eeprom.check(card)
     check_firmware(card)
     nic.RDRXCTL.wait(DMAIDONE=1)
 

@@ -16,6 +16,7 @@ from lab import ixgbe_transcript
 from lab.ixgbe_fake import (
     CTRL,
     EEC,
+    EERD,
     EICR,
     FWSM,
     LINKS,
@@ -86,6 +87,23 @@ def test_receive_is_enabled_last_and_queues_after_their_rings(umem: Umem) -> Non
     assert order(transport.region, ("MTQC", 0, 0), ("DMATXCTL", 0, 1), ("TXDCTL", 1, enable))
     assert order(transport.region, ("RSSRK", 9, 1), ("RETA", 31, 1 << 8), ("MRQC", 0, 1))
     port.close()
+
+
+@pytest.mark.parametrize("device", [0x10FB, 0x1528])
+def test_the_eeprom_is_read_only_while_it_is_held(umem: Umem, device: int) -> None:
+    """The firmware and the other port's driver read it too; X540 has nothing else that keeps them apart."""
+    transport = FakeTransport(device)
+    held = []
+
+    def watch(offset: int, _: int) -> None:
+        if offset == EERD:
+            held.append(transport.region.peek(SW_FW_SYNC) & 1)
+
+    transport.region.on_write = watch
+    open_port(umem, transport).close()
+    assert held
+    assert all(held)
+    assert not transport.region.peek(SW_FW_SYNC) & 1
 
 
 def test_filters_change_only_while_receive_is_off(umem: Umem) -> None:
