@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 INTEL = 0x8086
 
@@ -32,31 +32,17 @@ class Mac:
     """The EEPROM can be read through EERD. Otherwise only the firmware reads it, and it checks it too."""
     semaphore_register_bit: bool = False
     """SW_FW_SYNC is guarded by its own bit 31 beside SWSM.SMBI, not by SWSM.SWESMBI."""
-    sdp_causes: tuple[int, ...] = (24, 25, 26)
-    """EICR's bits of the software defined pins."""
     moved: Mapping[str, int] = field(default_factory=dict)
     """Registers that this MAC has elsewhere."""
 
 
 _82599 = Mac("82599", 512, 16, 128)
-_X540 = Mac("X540", 384, 16, 128, semaphore_register_bit=True, sdp_causes=(25, 26, 27))
-_X550 = Mac(
-    "X550", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True, sdp_causes=(25, 26, 27)
+_X540 = Mac("X540", 384, 16, 128, semaphore_register_bit=True)
+_X550 = Mac("X550", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True)
+_X550EM_X = replace(_X550, name="X550EM_x")
+_X550EM_A = replace(
+    _X550, name="X550EM_a", moved={"EEC": 0x15FF8, "SWSM": 0x15F70, "FWSM": 0x15F74, "SW_FW_SYNC": 0x15F78}
 )
-_X550EM_X = Mac(
-    "X550EM_x",
-    384,
-    64,
-    512,
-    odd_speeds=True,
-    eerd=False,
-    semaphore_register_bit=True,
-    sdp_causes=(25, 26, 27),
-)
-_X550EM_A = Mac(
-    "X550EM_a", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True, sdp_causes=(25, 26, 27),
-    moved={"EEC": 0x15FF8, "SWSM": 0x15F70, "FWSM": 0x15F74, "SW_FW_SYNC": 0x15F78},
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
