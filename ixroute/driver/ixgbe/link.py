@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from ixroute.driver.ixgbe import ids, mdio, sfp
 from ixroute.driver.ixgbe.card import Card
-from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
+from ixroute.driver.ixgbe.regfile import Timeout
 from ixroute.driver.ixgbe.semaphores import MAC_CSR, resource
 from ixroute.driver.port import Link
-from ixroute.driver.transport import TransportError
 
 # AUTOC.LMS and AUTOC.PMA_10G
 _LMS_10G_PARALLEL = 1
@@ -235,9 +234,6 @@ class LinkControl:
             self._card.info(what)
 
     def stop(self) -> None:
-        """The partner sees the link go. Nothing is raised: the card may be gone."""
+        """The partner sees the link go."""
         if self._card.model.media == ids.SFP:
-            try:
-                self._laser(False)
-            except (RegisterError, TransportError, OSError) as error:
-                self._card.warn(f"on the way out: {error}")
+            self._laser(False)

@@ -21,7 +21,7 @@ from ixroute.driver.ixgbe import filters, interrupts, receive, reset, rss, stati
 from ixroute.driver.ixgbe.card import Card, CardError
 from ixroute.driver.ixgbe.ids import UnknownCard, identify
 from ixroute.driver.ixgbe.link import LinkControl
-from ixroute.driver.ixgbe.regfile import CardGone, Clock, RegisterError, RegisterFile
+from ixroute.driver.ixgbe.regfile import CardGone, Clock, RegisterError, RegisterFile, Timeout
 from ixroute.driver.ixgbe.rings import MOST_SLOTS, Rings, buffer_kib
 from ixroute.driver.port import Link, PortError, PortOptions
 from ixroute.driver.transport import Transport, TransportError
@@ -110,6 +110,7 @@ class IxgbePort:
         self._collect_at = 0.0
         self._last_stats: dict[str, int] = {}
         self._zero_stats: dict[str, int] = {}
+        self._last_words = ""
         umem.hold()
         try:
             with self._errors():
@@ -380,7 +381,7 @@ class IxgbePort:
             raise
         except (RegisterError, TransportError, OSError):
             self._reset_again_at = self._clock.now() + _RESET_AGAIN_SECONDS
-            reset.leave_in_reset(card)
+            self._on_the_way_out(lambda: reset.leave_in_reset(card))
             raise
         self._reset_again_at = None
         self._resets += 1
@@ -436,13 +437,14 @@ class IxgbePort:
                 self.stats()
             self._closed = True
             self.link_fd = -1
-            if self._card is not None:
-                self._quiet(self._card)
-            self._quietly(lambda: reset.bus_master(self._transport.config, False))
-            self._quietly(self._transport.irq.stop)
+            card = self._card
+            if card is not None:
+                self._on_the_way_out(lambda: self._quiet(card))
+            self._on_the_way_out(lambda: reset.bus_master(self._transport.config, False))
+            self._on_the_way_out(self._transport.irq.stop)
             if self._rings is not None:
-                self._rings.close(pools)
-                self._rings = None
+                rings, self._rings = self._rings, None
+                self._on_the_way_out(lambda: rings.close(pools))
             self._transport.close()
             self._umem.release()
 
@@ -457,10 +459,7 @@ class IxgbePort:
                     transmit.disable_queue(card, q)
                 self._link.stop()
             reset.take(card, False)
-        except CardGone as error:
-            card.warn(str(error))
-            return
-        except (RegisterError, TransportError, OSError) as error:
+        except Timeout as error:  # the reset ends it all the same
             card.warn(f"on the way out: {error}")
         reset.leave_in_reset(card)
 
@@ -469,9 +468,11 @@ class IxgbePort:
         while self._link.read().up and rings.in_flight() and self._clock.now() < end:
             self._clock.sleep(1e-3)
 
-    def _quietly(self, step: Callable[[], object]) -> None:
+    def _on_the_way_out(self, step: Callable[[], object]) -> None:
+        """Whatever happens is no more than a line in the log, and one that is not the line before."""
         try:
             step()
-        except (TransportError, OSError) as error:
-            if self._card is not None:
+        except (RegisterError, TransportError, OSError) as error:
+            if self._card is not None and str(error) != self._last_words:
                 self._card.warn(f"on the way out: {error}")
+            self._last_words = str(error)

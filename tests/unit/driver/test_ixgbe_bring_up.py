@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ixroute._dataplane import ffi
 from ixroute.driver.ixgbe import ids, rss
 from ixroute.driver.ixgbe.port import IxgbePort
 from ixroute.driver.ixgbe.registers import name_of, table
 from ixroute.driver.port import PortError, PortOptions
+from ixroute.driver.transport import TransportError
 from ixroute.driver.umem import Umem
 from lab import ixgbe_transcript
 from lab.ixgbe_fake import (
@@ -427,6 +429,33 @@ def test_close_stops_in_order_and_leaves_the_card_in_reset(umem: Umem) -> None:
     assert writes(region, "CTRL_EXT")[-1] >> 28 & 1 == 0
     with pytest.raises(PortError, match="is closed"):
         port.set_mtu(1500)
+
+
+def test_a_card_whose_server_has_gone_is_closed_with_one_word(
+    umem: Umem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> int:
+        raise TransportError("fake", "the server has gone")
+
+    transport = FakeTransport()
+    port = open_port(umem, transport)
+    for part, name in (
+        (transport.region, "read32"),
+        (transport.region, "write32"),
+        (transport.config, "read"),
+        (transport.config, "write"),
+        (transport, "dma_unmap"),
+    ):
+        monkeypatch.setattr(part, name, gone)
+    with pytest.raises(PortError, match="the server has gone"):
+        port.service()
+    port.close()
+    assert transport.closed
+    umem.close()
+    assert umem.c.base == ffi.NULL, "a port still holds it"
+    assert [record.getMessage() for record in caplog.records].count(
+        "p: on the way out: fake: the server has gone"
+    ) == 1
 
 
 def test_a_memory_error_has_the_card_reset(umem: Umem, caplog: pytest.LogCaptureFixture) -> None:
