@@ -83,18 +83,21 @@ VIRTUAL = frozenset({0x10ED, 0x152E, 0x1515, 0x1530, 0x1565, 0x1564, 0x15A8, 0x1
 """Virtual functions: other registers, and a driver of the physical one to ask."""
 
 
-class UnknownCard(Exception):  # noqa: N818
+class UnknownCard(ValueError):  # noqa: N818
     """Not one of the family; says what to do."""
+
+
+def check_id(force_id: int) -> int:
+    """force_id, which is in the table. Raises UnknownCard."""
+    if force_id not in MODELS:
+        raise UnknownCard(f"{force_id:04x} is no 82599, X540 or X550: 10fb is the 82599 with SFP+")
+    return force_id
 
 
 def identify(vendor: int, device: int, force_id: int | None = None) -> Model:
     """The model of a card with these ids. force_id: the one to take it for. Raises UnknownCard."""
     if force_id is not None:
-        if force_id not in MODELS:
-            raise UnknownCard(
-                f"force_id {force_id:04x} is no 82599, X540 or X550: 10fb is the 82599 with SFP+"
-            )
-        return MODELS[force_id]
+        return MODELS[check_id(force_id)]
     if vendor == INTEL and device in VIRTUAL:
         raise UnknownCard(
             f"{vendor:04x}:{device:04x} is a virtual function of an ixgbe card: name the physical one"

@@ -280,8 +280,8 @@ class IxgbePort:
     @_control
     def set_mtu(self, mtu: int) -> None:
         if not 68 <= mtu <= self.max_mtu:
-            longest = receive.LONGEST_FRAME - _HEADER
-            help_ = "" if mtu > longest else "; memory.frame_bytes says how much a frame holds"
+            larger = self.max_mtu < mtu <= receive.LONGEST_FRAME - _HEADER
+            help_ = "; memory.frame_bytes says how much a frame holds" if larger else ""
             raise CardError(f"MTU {mtu} is not from 68 to {self.max_mtu}{help_}")
         receive.set_frame_limit(self._checked_card(), mtu)
         self._mtu = mtu
