@@ -253,6 +253,25 @@ def test_a_reset_that_no_worker_answers_is_refused_and_changes_nothing() -> None
         assert len(rig.receive()) == 1
 
 
+def test_a_program_of_one_thread_gets_its_card_reset_when_the_link_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """service() does not wait for the thread that it is called from: that one lets go in its next calls."""
+    with EmulatedPort(1) as rig:
+        rig.refill()
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.port._link, "service", lambda: True)
+            rig.port.service()
+        assert rig.port.stats()["resets"] == 0
+        assert not rig.receive()
+        rig.port.service()
+        assert rig.port.stats()["resets"] == 1
+        rig.refill()
+        rig.deliver(udp(1))
+        rig.step()
+        assert rig.receive() == [udp(1)]
+
+
 def test_a_card_that_is_pulled_out_ends_in_errors_and_a_clean_close() -> None:
     with EmulatedPort(1) as rig:
         rig.refill()

@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from ixroute.driver.ixgbe import filters, interrupts, receive, reset, rss, statistics, transmit
 from ixroute.driver.ixgbe.card import Card, CardError
@@ -35,6 +35,9 @@ _LEAST_BUFFER_KIB = 2
 _COLLECT_SECONDS = 10.0  # between two readings of the counters; they fill in 288
 _RESET_AGAIN_SECONDS = 30.0  # after one that failed
 _DRAIN_SECONDS = 0.2
+_LET_GO_AT_ONCE_SECONDS = 0.01  # workers that poll or sleep need microseconds
+_LET_GO_SECONDS = 1.0
+_LET_GO_AT_LAST_SECONDS = 5.0  # a program that calls service() between two bursts
 _QUEUE_COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _DEFAULT_MTU = 1500
 
@@ -107,6 +110,7 @@ class IxgbePort:
         self._mac = bytes(6)
         self._resets = 0
         self._reset_again_at: float | None = None
+        self._parked_at: float | None = None  # the queues, for a reset that is still to come
         self._collect_at = 0.0
         self._last_stats: dict[str, int] = {}
         self._zero_stats: dict[str, int] = {}
@@ -213,6 +217,11 @@ class IxgbePort:
         except OSError as error:
             raise PortError(self.spec, error.strerror or str(error), self.name) from error
 
+    def _checked_rings(self) -> Rings:
+        if self._rings is None:
+            raise CardError("is not up")
+        return self._rings
+
     def _checked_card(self) -> Card:
         if self._card is None:
             raise CardError("is not up")
@@ -258,12 +267,15 @@ class IxgbePort:
         if self.link_fd >= 0:  # drained whatever follows: readable for ever, it would keep the caller awake
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.link_fd)
-        if self._reset_again_at is not None:
+        if self._reset_again_at is not None:  # the queues are parked since the one that failed
             if now >= self._reset_again_at:
-                self._reset(workers_run=True)
+                self._reset_parked()
             return
-        if self._fatal_error() or self._link.service():
-            self._reset(workers_run=True)
+        if self._parked_at is None and (self._fatal_error() or self._link.service()):
+            self._checked_rings().park()
+            self._parked_at = now
+        if self._parked_at is not None:
+            self._reset_when_parked(now, self._parked_at)
         if now >= self._collect_at:
             self._statistics.collect()
             self._collect_at = now + _COLLECT_SECONDS
@@ -367,12 +379,32 @@ class IxgbePort:
         self._reset(workers_run)
 
     def _reset(self, workers_run: bool) -> None:
-        card, rings = self._checked_card(), self._rings
-        if rings is None:
-            raise CardError("is not up")
+        if self._reset_again_at is None:
+            rings = self._checked_rings()
+            rings.park()
+            if workers_run and (held := rings.held(_LET_GO_SECONDS)):
+                self._give_up(held)
+        self._reset_parked()
+
+    def _reset_when_parked(self, now: float, parked_at: float) -> None:
+        """Does not wait for workers: the caller may be one. Its next calls of the queues let go, and the next
+        service() resets."""
+        held = self._checked_rings().held(_LET_GO_AT_ONCE_SECONDS)
+        if not held:
+            self._reset_parked()
+        elif now - parked_at > _LET_GO_AT_LAST_SECONDS:
+            self._give_up(held)
+
+    def _give_up(self, held: list[int]) -> NoReturn:
+        self._parked_at = None
+        self._checked_rings().unpark(reset=False)
+        raise CardError(f"the workers of queues {held} do not let go of them: the card is not reset")
+
+    def _reset_parked(self) -> None:
+        self._parked_at = None
+        card, rings = self._checked_card(), self._checked_rings()
         with contextlib.suppress(CardError):
             self._statistics.collect()
-        rings.park(workers_run)
         try:
             self._make_ready(card)
             reset.write_mac(card, self._mac)

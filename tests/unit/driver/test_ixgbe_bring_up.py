@@ -460,10 +460,14 @@ def test_a_card_whose_server_has_gone_is_closed_with_one_word(
 
 def test_a_memory_error_has_the_card_reset(umem: Umem, caplog: pytest.LogCaptureFixture) -> None:
     transport = FakeTransport()
-    port = open_port(umem, transport)
+    clock = FakeClock()
+    port = IxgbePort("p", 0, "fake", umem, 1, PortOptions(), transport, clock=clock)
     transport.region.values[EICR] = 1 << 28
+    port.service()
+    clock.sleep(10)
     with pytest.raises(PortError, match=r"workers of queues \[0\] do not let go"):
         port.service()  # no worker runs here that could
+    port.service()
     port.reset(workers_run=False)
     assert port.stats()["resets"] == 1
     assert "memory error" in caplog.text
