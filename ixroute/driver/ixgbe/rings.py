@@ -65,7 +65,7 @@ class Rings:
         self._rings: list[Any] = []
         self._parks: list[Any] = []
         with contextlib.ExitStack() as undo:
-            self.memory = DmaBuffer(self._layout.bytes, "require" if transport.kind == "noiommu" else "auto")
+            self.memory = DmaBuffer(self._layout.bytes)
             undo.callback(self.memory.close)
             frames = transport.dma_map(umem)
             undo.callback(transport.dma_unmap, umem)
