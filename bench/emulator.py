@@ -35,7 +35,7 @@ from bench.common import routed_lab
 from ixroute.demo.daemon import IXROUTE, Daemon
 from ixroute.demo.netns import Namespace, run_command
 from ixroute.demo.probes import tcp_transfer
-from ixroute.demo.topology import CARDS, PREFIX
+from ixroute.demo.topology import PREFIX
 from lab.packets import ETH_IP4, ethernet, ip4, udp
 
 STAGES = ("receive", "send", "fwd", "router", "light", "tcp")

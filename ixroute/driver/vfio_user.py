@@ -587,7 +587,7 @@ def _connect(path: str, timeout_s: float) -> socket.socket:
                 continue
             why = "the server takes no client: another one uses the card"
         except (FileNotFoundError, ConnectionRefusedError):
-            why = f"no card is emulated there: start it with `ixroute emulate --socket {path}`"
+            why = f"no card is emulated there: start it with `ixroute emulate --wire SPEC --socket {path}`"
         except OSError as e:
             why = f"no connection: {e.strerror or e}"
         sock.close()

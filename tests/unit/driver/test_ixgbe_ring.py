@@ -37,7 +37,8 @@ from lab.ring_nic import (
 )
 
 FRAMES, SLOTS, BATCH = 256, 64, 32
-IP_BAD, L4_BAD, L4_GOOD, IP_GOOD = 4, 16, 32, 64  # FRAME_* of driver/frame.h
+IP_BAD, IP_GOOD = lib.FRAME_IP_BAD, lib.FRAME_IP_GOOD
+L4_BAD, L4_GOOD = lib.FRAME_L4_BAD, lib.FRAME_L4_GOOD
 PATIENCE = 10.0
 
 

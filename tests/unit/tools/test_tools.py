@@ -191,12 +191,24 @@ def test_pktgen_keeps_to_its_rate(pair: tuple[Session, MemPort, MemPort]) -> Non
     assert collected == sent
 
 
+def test_pktgen_keeps_to_its_rate_for_more_packets_than_nanoseconds_fit_64_bits(
+    pair: tuple[Session, MemPort, MemPort],
+) -> None:
+    session, _, _ = pair
+    generator = Generator(Plan(*V4, rate_pps=10_000_000), session, 16, Wait(0))
+    before = 19_000_000_000  # half an hour's
+    generator.c.tx_packets = before
+    generator.c.started_ns = (time.monotonic_ns() - before * 100) % (1 << 64)
+    generator.run_until(soon(50))
+    assert generator.counts().tx_packets > before
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"sizes": ()},
         {"sizes": (59,)},
-        {"sizes": (9707,)},
+        {"sizes": (9725,)},
         {"flows": 0},
         {"flows": 70000},
         {"sizes": (60,) * 17},

@@ -381,7 +381,7 @@ def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(dead)
     for path in (missing, dead):
-        with pytest.raises(TransportError, match="ixroute emulate --socket") as caught:
+        with pytest.raises(TransportError, match="ixroute emulate --wire SPEC --socket") as caught:
             VfioUserTransport(path)
         assert caught.value.device == path
     for path in ("/" + "x" * 200, str(tmp_path)):
