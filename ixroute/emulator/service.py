@@ -128,7 +128,7 @@ class Service:
 
     def _tell(self) -> None:
         for slot in self.slots:
-            for line in slot.faults.look(slot.card.engine.counters()):
+            for line in slot.faults.look(slot.card.counters()):
                 log.error("%s", line)
         if self._ask:
             self._ask = False
