@@ -41,12 +41,3 @@ def test_nothing_a_client_does_ends_a_card_or_makes_it_hang(served: Served, mess
     assert counts["interrupts"]
     assert counts["dma_faults"]
     assert counts["dma_files_lost"]
-    counts = served.card.counters()
-    print(dict(wild.did), counts, vars(served.server.counters), file=sys.stderr)
-    assert wild.did["memory taken back"]
-    assert wild.did["image words"]
-    assert counts["rx_packets"]
-    assert counts["tx_packets"]
-    assert counts["interrupts"]
-    assert counts["dma_faults"]
-    assert counts["dma_files_lost"]

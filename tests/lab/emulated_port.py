@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from socket import socketpair
 from typing import Any
 
@@ -17,10 +17,18 @@ from ixroute.driver.vfio_user import VfioUserTransport
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import Engine
 from ixroute.emulator.faults import Faults
+from ixroute.vfio_user.device import IoEvent
 from ixroute.vfio_user.server import Server
 from lab.inprocess import InProcess
 
 WIRE_BYTES = 1 << 20
+
+
+class EventlessCard(Card):
+    """Tells clients of no event: a tail is a mapped register that the engine looks at, or a message."""
+
+    def io_events(self, region: int) -> Sequence[IoEvent]:
+        return ()
 
 
 class EmulatedPort:
@@ -37,15 +45,17 @@ class EmulatedPort:
         faults: Faults | None = None,
         frame_bytes: int = 4096,
         socket: bool = False,
+        events: bool = True,
     ) -> None:
-        """socket: the card is served over vfio-user by a thread of its own, else called in this one."""
+        """socket: the card is served over vfio-user by a thread of its own, else called in this one. events: clients may write
+        tails past the socket; else they are mapped (CardOptions.map_bar) or messages."""
         options = options or PortOptions(rx_slots=64, tx_slots=64)
         with contextlib.ExitStack() as undo:
-            self.engine = Engine()
+            self.engine = Engine(scan=bool(card and card.map_bar))
             undo.callback(self.engine.close)
             self.wire = lib.wire_memory_create(WIRE_BYTES, -1)
             undo.callback(lib.wire_memory_destroy, self.wire)
-            self.card = Card(self._attach, card, faults)
+            self.card = (Card if events else EventlessCard)(self._attach, card, faults)
             undo.callback(self.card.close)
             self.card.set_carrier(True)
             each = 2 * sum(options.slots(1)) + 256
@@ -60,7 +70,7 @@ class EmulatedPort:
 
     def _serve(self, undo: contextlib.ExitStack) -> Transport:
         ours, theirs = socketpair()
-        server = Server(theirs, self.card)
+        self.server = server = Server(theirs, self.card)
         undo.callback(server.close)
         thread = threading.Thread(target=server.serve_forever, name="vfio-user server")
         thread.start()
