@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket as sockets
 import threading
 from collections.abc import Iterator, Sequence
-from socket import socketpair
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
@@ -47,8 +47,8 @@ class EmulatedPort:
         socket: bool = False,
         events: bool = True,
     ) -> None:
-        """socket: the card is served over vfio-user by a thread of its own, else called in this one. events: clients may write
-        tails past the socket; else they are mapped (CardOptions.map_bar) or messages."""
+        """socket: the card is served over vfio-user by a thread of its own, else called in this one. events:
+        clients may write tails past the socket; else they are mapped (CardOptions.map_bar) or messages."""
         options = options or PortOptions(rx_slots=64, tx_slots=64)
         with contextlib.ExitStack() as undo:
             self.engine = Engine(scan=bool(card and card.map_bar))
@@ -69,14 +69,20 @@ class EmulatedPort:
             self._undo = undo.pop_all()
 
     def _serve(self, undo: contextlib.ExitStack) -> Transport:
-        ours, theirs = socketpair()
+        ours, theirs = sockets.socketpair()
         self.server = server = Server(theirs, self.card)
         undo.callback(server.close)
         thread = threading.Thread(target=server.serve_forever, name="vfio-user server")
         thread.start()
         undo.callback(thread.join)
         undo.callback(server.stop)
-        return VfioUserTransport(ours)
+        return VfioUserTransport(self.between(undo, ours), self.timeout_s)
+
+    timeout_s = 5.0
+
+    def between(self, undo: contextlib.ExitStack, server: sockets.socket) -> sockets.socket:
+        """The client's socket, when somebody stands between it and the server's."""
+        return server
 
     def _attach(self, image: Any) -> Any:
         engine = self.engine.card(image.memory)

@@ -429,8 +429,8 @@ class IxgbePort:
             self._quietly(lambda: reset.bus_master(self._transport.config, False))
             self._quietly(self._transport.irq.stop)
             if self._rings is not None:
-                self._rings.close(pools)
-                self._rings = None
+                rings, self._rings = self._rings, None
+                self._quietly(lambda: rings.close(pools))  # a server that is gone has nothing mapped any more
             self._transport.close()
             self._umem.release()
 
