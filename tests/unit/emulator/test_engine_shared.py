@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from engine_rig import BASE, Rig, ethernet
 
+from ixroute._dataplane import lib
 from ixroute.emulator.card import Card
 from ixroute.emulator.engine import Engine
 
@@ -46,10 +48,8 @@ def test_an_event_that_a_client_made_blocking_stops_nobody(rig: Rig, fill: int) 
     for i in range(20):
         if fill:
             os.set_blocking(fd, False)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(fd, fill)
-            except BlockingIOError:
-                pass
             os.set_blocking(fd, True)
         until(lambda: sleeps(rig) or fill)
         transmit.send(ethernet(bytes([i])))
@@ -74,6 +74,8 @@ def test_memory_taken_back_under_running_queues_is_counted_and_the_engine_goes_o
     """Memory that cannot be sealed. The engine meets the hole in its own thread."""
     engine = Engine()
     card = Card(lambda image: engine.card(image.memory))
+    wire = lib.wire_memory_create(65536, -1)
+    card.engine.plug(wire)
     engine.start()
     with tempfile.TemporaryFile() as file:
         fd = os.memfd_create("lent", os.MFD_CLOEXEC) if kind == "memfd" else os.dup(file.fileno())
@@ -81,9 +83,8 @@ def test_memory_taken_back_under_running_queues_is_counted_and_the_engine_goes_o
         card.dma_map(BASE, MIB, fd, 0, True, True)
         card.engine.set_link(True)
         os.ftruncate(fd, 0)
-        for offset, value in (
-            (0x4A80, 1), (0x6000, BASE & 0xFFFFFFFF), (0x6004, BASE >> 32), (0x6008, 1024), (0x6028, 1 << 25), (0x6018, 8),
-        ):  # fmt: skip
+        ring = ((0x6000, 0), (0x6004, BASE >> 32), (0x6008, 1024), (0x6028, 1 << 25), (0x6018, 8))
+        for offset, value in ((0x4A80, 1), *ring):
             card.write(0, offset, value.to_bytes(4, "little"))
         until(lambda: card.counters()["dma_files_lost"] == 1)
         assert engine.running
@@ -93,4 +94,5 @@ def test_memory_taken_back_under_running_queues_is_counted_and_the_engine_goes_o
         card.dma_map(BASE, MIB, fd, 0, True, True)
         os.close(fd)
     card.close()
+    lib.wire_memory_destroy(wire)
     engine.close()
