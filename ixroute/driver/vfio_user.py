@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 import socket
-import stat
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from ixroute.vfio_user import protocol as p
 from ixroute.vfio_user.channel import SCM_MAX_FD, close_fds
 from ixroute.vfio_user.client import Client, GoneError, RefusedError
 from ixroute.vfio_user.device import SLEEP_REGION, SLEEP_REGION_TYPE
+from ixroute.vfio_user.lent import LentMemory
 
 CONFIG_REGION = 7
 MSIX = 2
@@ -49,10 +49,13 @@ class _Link:
     def __init__(self, device: str, client: Client) -> None:
         self.device = device
         self.client = client
+        self.areas: list[_Area] = []
+        """All of the server's memory that is mapped here."""
 
     def call(
         self, command: int, body: bytes = b"", fds: Sequence[int] = (), want_fds: int = 0
     ) -> tuple[bytes, list[int]]:
+        self.check()
         try:
             return self.client.call(command, body, fds, want_fds)
         except (RefusedError, GoneError) as e:
@@ -73,9 +76,11 @@ class _Link:
         return TransportError(self.device, str(e))
 
     def check(self) -> None:
-        """Raises when the server is known to be gone: for what does not go over the socket."""
+        """Raises when the server is known to be gone, or has taken away memory that registers were in."""
         if self.client.gone:
             raise self.error(GoneError(self.client.gone))
+        if any(area.lost for area in self.areas):
+            raise self.error(self.client.give_up("the server took away the memory of its registers"))
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         body, _ = self.call(p.REGION_READ, _ACCESS_BODY.pack(offset, region, size))
@@ -101,35 +106,17 @@ def posted_write(region: int, offset: int, data: bytes) -> bytes:
     return p.ACCESS.pack(0, p.REGION_WRITE, size, p.NO_REPLY, 0, offset, region, len(data)) + data
 
 
-@dataclass
-class _Area:
+class _Area(LentMemory):
     """Mapped memory: [start, start+size) of a region, or of whatever a descriptor holds."""
 
-    start: int
-    size: int
-    map: mmap.mmap
-    bytes: Any
-    words: Any
-
-    @classmethod
-    def of(cls, fd: int, start: int, size: int, file_offset: int, writable: bool) -> _Area:
-        """OSError when it cannot be mapped, or when there is less behind fd than the server says: touching that
-        would be SIGBUS."""
-        found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and file_offset + size > found.st_size:
-            raise OSError(errno.EINVAL, f"the server's memory ends before {file_offset + size:#x}")
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        area = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=file_offset)
-        memory = ffi.from_buffer("uint8_t[]", area)
-        return cls(start, size, area, memory, ffi.cast("volatile uint32_t *", memory))
+    def __init__(self, fd: int, start: int, size: int, file_offset: int, writable: bool) -> None:
+        super().__init__(fd, size, file_offset, writable=writable)
+        self.start = start
+        self.words: Any = ffi.cast("volatile uint32_t *", self.bytes)
 
     def word(self, offset: int) -> Any:
         """`volatile uint32_t *` of the region's offset."""
         return self.words + ((offset - self.start) >> 2)
-
-    def close(self) -> None:
-        ffi.release(self.bytes)
-        self.map.close()
 
 
 class UserRegion:
@@ -159,9 +146,11 @@ class UserRegion:
             if not 0 < size <= _MAX_MAPPED or start + size > info.size or at % mmap.PAGESIZE or start % 4:
                 continue
             try:
-                self._areas.append(_Area.of(fd, start, size, at, bool(info.flags & p.REGION_FLAG_WRITE)))
-            except (OSError, ValueError, OverflowError) as e:
+                area = _Area(fd, start, size, at, bool(info.flags & p.REGION_FLAG_WRITE))
+            except OSError as e:
                 raise TransportError(self._link.device, f"region {self._number} cannot be mapped: {e}") from e
+            self._areas.append(area)
+            self._link.areas.append(area)
 
     def _check(self, offset: int) -> None:
         if offset & 3 or not 0 <= offset <= self.size - 4:
@@ -177,10 +166,10 @@ class UserRegion:
         self._check(offset)
         area = self._area(offset)
         if area is None:
-            value: int = _U32.unpack(self._link.read(self._number, offset, 4))[0]
-            return value
+            return int(_U32.unpack(self._link.read(self._number, offset, 4))[0])
+        value = int(area.word(offset)[0])
         self._link.check()
-        return int(area.word(offset)[0])
+        return value
 
     def write32(self, offset: int, value: int) -> None:
         self._check(offset)
@@ -188,8 +177,8 @@ class UserRegion:
         if area is None:
             self._link.write(self._number, offset, _U32.pack(value), self._posted)
             return
-        self._link.check()
         area.word(offset)[0] = value
+        self._link.check()
 
     def bell(self, offset: int, value: int | None = None) -> Any:
         """A new one each time: a bell has one writer. Past the socket with a wake-up where the server has an event
@@ -251,8 +240,9 @@ class UserRegion:
                 size = os.fstat(fd).st_size
                 if size > _MAX_MAPPED:
                     raise OSError(errno.EFBIG, f"{size} bytes of shadow memory")
-                shadows[register.shadow] = _Area.of(fd, 0, size, 0, True)
+                shadows[register.shadow] = _Area(fd, 0, size, 0, True)
                 self._shadows.append(shadows[register.shadow])
+                self._link.areas.append(shadows[register.shadow])
             area = shadows[register.shadow]
             if register.shadow_offset + 4 > area.size:
                 raise OSError(errno.EINVAL, f"a register at {register.shadow_offset:#x} of the shadow memory")
@@ -415,7 +405,7 @@ class VfioUserTransport:
 
     def alive(self) -> bool:
         """Whether the server still holds its end of the connection; for a port's regular look at its card."""
-        return self._client.alive()
+        return self._client.alive() and not any(area.lost for area in self._link.areas)
 
     def reconnect(self) -> None:
         """To a server that has come back, with all that was set up: memory at the same addresses, the same eventfds
@@ -506,9 +496,10 @@ class VfioUserTransport:
                     continue
                 try:
                     if info.type == SLEEP_REGION_TYPE and not info.areas and info.size >= 4:
-                        self._sleep_area = _Area.of(fd, 0, info.size, info.offset, False)
+                        self._sleep_area = _Area(fd, 0, info.size, info.offset, False)
+                        self._link.areas.append(self._sleep_area)
                         break
-                except (OSError, ValueError) as e:
+                except OSError as e:
                     raise TransportError(self.device, f"region {number} cannot be mapped: {e}") from e
                 finally:
                     os.close(fd)

@@ -444,6 +444,7 @@ class Card:
             for name in ("dma_maps", "dma_unmaps", "dma_files_that_may_shrink"):
                 counts[name] = self.memory.counters[name]
             counts["dma_ranges"] = len(self.memory)
+            counts["dma_files_lost"] = self.memory.lost_files
             counts["resets"] = self.control.resets
             counts["link_changes"] = self.link.changes
             return counts

@@ -191,7 +191,7 @@ struct engine {
 	pthread_mutex_t lock;
 	_Atomic uint32_t entered, served; /* calls that wanted the lock, and that got it */
 	volatile uint32_t *sleep_word;
-	int event;
+	int event, clients_event;
 	uint64_t poll_ns;
 	bool scan;
 	_Atomic int stop;

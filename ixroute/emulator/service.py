@@ -132,7 +132,7 @@ class Service:
     def _tell(self) -> None:
         self._next_tick = time.monotonic() + TICK_SECONDS
         for slot in self.slots:
-            for line in slot.faults.look(slot.card.engine.counters()):
+            for line in slot.faults.look(slot.card.counters()):
                 log.error("%s", line)
         if self._ask:
             self._ask = False

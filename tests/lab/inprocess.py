@@ -30,8 +30,12 @@ class _Shadow:
     """Memory behind a descriptor of the device's."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self._bytes = ffi.from_buffer("uint8_t[]", self._map)
+        size = os.fstat(fd).st_size
+        try:
+            self._map = mmap.mmap(fd, size)
+        except PermissionError:  # the sleep word: to be read only
+            self._map = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        self._bytes = ffi.from_buffer("uint8_t[]", self._map, require_writable=False)
 
     def word(self, offset: int) -> Any:
         return self._bytes + offset

@@ -510,6 +510,7 @@ class IxgbePort:
             self._on_the_way_out(self._transport.irq.stop)
             if self._rings is not None:
                 rings, self._rings = self._rings, None
+                # a server that is gone has nothing mapped any more
                 self._on_the_way_out(lambda: rings.close(pools))
             self._transport.close()
             self._umem.release()
