@@ -412,7 +412,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail;
 	struct doorbell *tx_tail;
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	int event;
 	...;
@@ -487,6 +486,7 @@ void wire_pcap_stop(struct wire *wire);
 #define CARD_QUEUES ...
 #define CARD_VECTORS ...
 #define CARD_BAR_BYTES ...
+#define CARD_UNMASK_WORDS ...
 struct wire;
 struct engine;
 struct card;
@@ -501,7 +501,7 @@ struct card_counters {
 struct engine_counters {
 	uint64_t passes, busy_passes, sleeps, wakes_by_event;
 };
-struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan);
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, int clients_event, uint64_t poll_ns, int scan);
 void engine_destroy(struct engine *engine);
 int engine_run(struct engine *engine);
 void engine_stop(struct engine *engine);
@@ -532,3 +532,8 @@ void wire_memory_hold(struct wire *wire, int held);
 uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
 uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
 uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);
+
+/* ---- vfio_user/lent.h ---- */
+int lent_add(void *address, uint64_t bytes);
+int lent_lost(int place);
+void lent_remove(int place);

@@ -6,14 +6,14 @@ import logging
 import os
 import select
 import struct
-import threading
 
 import pytest
 
-from ixroute._dataplane import ffi, lib
+from ixroute._dataplane import lib
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.card import CardOptions
 from ixroute.emulator.pci import KINDS
+from lab.echo import Echo
 from lab.emulated_port import EmulatedPort
 
 MAC = bytes.fromhex("025990000001")
@@ -204,43 +204,19 @@ def wait_until_readable(rig: EmulatedPort, fd: int) -> None:
 @pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
 def test_a_port_under_way_is_reset_while_its_worker_runs(socket: bool) -> None:
     """The worker is a thread that polls as a router's does; it never stops."""
-    with EmulatedPort(1, socket=socket) as rig:
-        queue, pool = rig.queues[0], rig.pools[0]
-        frames = ffi.new("struct frame[]", 64)
-        received = 0
-        stop = threading.Event()
-
-        def work() -> None:
-            nonlocal received
-            while not stop.is_set():
-                lib.queue_reclaim(queue, pool)
-                n = lib.queue_rx_burst(queue, frames, 64)
-                received += n
-                taken = lib.queue_tx_burst(queue, frames, n)
-                for frame in frames[taken:n]:
-                    lib.frame_pool_put(pool, rig.umem.c, frame.addr)
-                lib.queue_refill(queue, pool)
-                lib.queue_tx_doorbell(queue)
-
-        worker = threading.Thread(target=work)
-        worker.start()
-        rig.engine.start()
-        try:
+    with EmulatedPort(1, sleeps=True, socket=socket) as rig:
+        with Echo(rig.queues[0], rig.pools[0]) as worker:
+            rig.engine.start()
             for round_ in range(3):
-                before = received
-                while received < before + 20:
+                before = worker.received
+                while worker.received < before + 20:
                     lib.wire_memory_put(rig.wire, udp(round_), 60)
                     os.sched_yield()
                 rig.port.reset()
                 rig.port.service()
-        finally:
-            stop.set()
-            worker.join()
             rig.engine.stop()
         assert rig.port.stats()["resets"] == 3
-        assert rig.card.counters()["dma_faults"] == 0
-        rig.port.close(rig.pools)
-        assert int(pool.n) == int(pool.capacity)
+        rig.close()
 
 
 def test_a_reset_that_no_worker_answers_is_refused_and_changes_nothing() -> None:

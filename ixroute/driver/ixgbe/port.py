@@ -24,7 +24,7 @@ from ixroute.driver.ixgbe.link import LinkControl
 from ixroute.driver.ixgbe.regfile import CardGone, Clock, RegisterError, RegisterFile, Timeout
 from ixroute.driver.ixgbe.rings import MOST_SLOTS, Rings, buffer_kib
 from ixroute.driver.port import Link, PortError, PortOptions
-from ixroute.driver.transport import Transport, TransportError
+from ixroute.driver.transport import Reconnectable, Transport, TransportError
 from ixroute.driver.umem import FRAME_BYTES, Umem
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,12 +34,14 @@ _CRC = 4  # the card takes it off, but has it meanwhile
 _LEAST_BUFFER_KIB = 2
 _COLLECT_SECONDS = 10.0  # between two readings of the counters; they fill in 288
 _RESET_AGAIN_SECONDS = 30.0  # after one that failed
+_CONNECT_AGAIN_SECONDS = 2.0
 _DRAIN_SECONDS = 0.2
 _LET_GO_AT_ONCE_SECONDS = 0.01  # workers that poll or sleep need microseconds
 _LET_GO_SECONDS = 1.0
 _LET_GO_AT_LAST_SECONDS = 5.0  # a program that calls service() between two bursts
 _QUEUE_COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _DEFAULT_MTU = 1500
+_RETA_ENTRIES = 128  # beyond them in ERETA, which X550 alone has
 
 
 def max_mtu(frame_bytes: int) -> int:
@@ -110,6 +112,8 @@ class IxgbePort:
         self._mac = bytes(6)
         self._resets = 0
         self._reset_again_at: float | None = None
+        self._gone = False  # the card, from behind its transport
+        self._connect_again_at = 0.0
         self._parked_at: float | None = None  # the queues, for a reset that is still to come
         self._collect_at = 0.0
         self._last_stats: dict[str, int] = {}
@@ -257,7 +261,9 @@ class IxgbePort:
 
     @_control
     def link(self) -> Link:
-        return self._link.read() if self._reset_again_at is None else Link(up=False)
+        if self._gone or self._reset_again_at is not None:
+            return Link(up=False)
+        return self._link.read()
 
     @_control
     def service(self) -> None:
@@ -267,6 +273,9 @@ class IxgbePort:
         if self.link_fd >= 0:  # drained whatever follows: readable for ever, it would keep the caller awake
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.link_fd)
+        if isinstance(self._transport, Reconnectable) and (self._gone or not self._transport.alive()):
+            self._come_back(self._transport, now)
+            return
         if self._reset_again_at is not None:  # the queues are parked since the one that failed
             if now >= self._reset_again_at:
                 self._reset_parked()
@@ -279,6 +288,29 @@ class IxgbePort:
         if now >= self._collect_at:
             self._statistics.collect()
             self._collect_at = now + _COLLECT_SECONDS
+
+    def _come_back(self, transport: Reconnectable, now: float) -> None:
+        """The card has gone from the transport: its queues are parked until there is one again, which is then set as
+        this one was. TransportError says why not yet."""
+        card, rings = self._checked_card(), self._rings
+        if rings is None:
+            raise CardError("is not up")
+        if not self._gone:
+            rings.park()
+            self._gone, self._parked_at = True, None
+            card.warn("the card is gone: packets for it are dropped until it comes back")
+        elif now < self._connect_again_at:
+            return
+        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
+        if held := rings.held(_LET_GO_AT_ONCE_SECONDS):
+            raise CardError(f"the workers of queues {held} have not let go of a card that is gone")
+        transport.reconnect()
+        config = card.config
+        if identify(config.read(0, 2), config.read(2, 2), self._options.force_id) != card.model:
+            raise CardError("another kind of card answers there now: restart ixroute")
+        self._gone = False
+        self._reset_parked()
+        card.info("the card is back, and set up as it was")
 
     def _fatal_error(self) -> bool:
         """Whether the card reports an error that only a reset ends. Takes what the link's interrupt was for."""
@@ -457,7 +489,9 @@ class IxgbePort:
     @_control
     def dump(self) -> list[str]:
         """Every register that can be read without changing anything, a line each: "RXDCTL[0] = 0x02000000 ENABLE=1"."""
-        return self._checked_card().nic.dump(self.n_queues)
+        card = self._checked_card()
+        absent = () if card.model.mac.reta_entries > _RETA_ENTRIES else ("ERETA",)
+        return card.nic.dump(self.n_queues, absent)
 
     # ---- the end
 
@@ -476,6 +510,7 @@ class IxgbePort:
             self._on_the_way_out(self._transport.irq.stop)
             if self._rings is not None:
                 rings, self._rings = self._rings, None
+                # a server that is gone has nothing mapped any more
                 self._on_the_way_out(lambda: rings.close(pools))
             self._transport.close()
             self._umem.release()

@@ -100,9 +100,8 @@ class Rings:
         config.rx_tail = region.bell(registers["RDT"].offset(q))
         config.tx_tail = region.bell(registers["TDT"].offset(q))
         if event >= 0:
-            config.unmask = region.bell(registers["EIMS_EX"].offset(q >> 5))
-            config.mask = region.bell(registers["EIMC_EX"].offset(q >> 5))
             config.vector_bit = 1 << (q & 31)
+            config.unmask = region.bell(registers["EIMS_EX"].offset(q >> 5), config.vector_bit)
         config.event = event
         ring = lib.ixgbe_ring_create(config)
         if ring == ffi.NULL:
