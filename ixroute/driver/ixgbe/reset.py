@@ -57,6 +57,7 @@ def disable_master(card: Card) -> None:
         card.warn("its requests on PCIe do not end: flushing its buffers")
         nic.HLREG0.set(LPBK=1)
         nic.RXCTRL.set(RXEN=0)
+        card.clock.sleep(3e-3)  # a last completion may still come
         nic.GCR_EXT.set(BUFFERS_CLEAR=1)
         nic.flush()
         card.clock.sleep(20e-6)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ixroute._dataplane import lib
 from ixroute.driver.mem import MemPort
-from ixroute.driver.port import PortOptions
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.tools.describe import describe
 from ixroute.tools.dump import Dump
 from ixroute.tools.pktgen import IMIX, Counts, Generator, Plan, shape
@@ -175,6 +175,11 @@ def test_pktgen_counts_lost_late_and_foreign_packets(pair: tuple[Session, MemPor
     generator.run_until(soon())
     counts = generator.counts()
     assert (counts.rx_packets, counts.lost, counts.rx_late, counts.rx_foreign) == (9, 1, 1, 1)
+
+
+def test_an_error_names_the_port_as_it_was_written() -> None:
+    with pytest.raises(PortError, match=r"^port vfio-user:/proc/none: .* no card is emulated there"):
+        Session(("mem:a", "vfio-user:/proc/none"), options=SMALL)
 
 
 def test_pktgen_keeps_to_its_rate(pair: tuple[Session, MemPort, MemPort]) -> None:
