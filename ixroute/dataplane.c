@@ -23,3 +23,4 @@
 #include "tools/fwd.h"
 #include "tools/pcap.h"
 #include "tools/pktgen.h"
+#include "vfio_user/lent.h"

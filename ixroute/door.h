@@ -172,6 +172,10 @@ struct frame {
 	uint16_t port;
 	uint16_t flags;
 };
+#define FRAME_IP_BAD ...
+#define FRAME_IP_GOOD ...
+#define FRAME_L4_BAD ...
+#define FRAME_L4_GOOD ...
 struct frame_pool {
 	uint32_t n;
 	uint32_t capacity;
@@ -240,7 +244,6 @@ struct lane {
 	...;
 };
 void lane_tidy(struct lane *lane);
-void lane_stop(struct lane *lane);
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 struct fwd_way {
 	uint64_t rx_packets, rx_bytes, tx_packets, dropped;
@@ -409,7 +412,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail;
 	struct doorbell *tx_tail;
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	int event;
 	...;
@@ -484,6 +486,7 @@ void wire_pcap_stop(struct wire *wire);
 #define CARD_QUEUES ...
 #define CARD_VECTORS ...
 #define CARD_BAR_BYTES ...
+#define CARD_UNMASK_WORDS ...
 struct wire;
 struct engine;
 struct card;
@@ -498,7 +501,7 @@ struct card_counters {
 struct engine_counters {
 	uint64_t passes, busy_passes, sleeps, wakes_by_event;
 };
-struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan);
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, int clients_event, uint64_t poll_ns, int scan);
 void engine_destroy(struct engine *engine);
 int engine_run(struct engine *engine);
 void engine_stop(struct engine *engine);
@@ -529,3 +532,8 @@ void wire_memory_hold(struct wire *wire, int held);
 uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
 uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
 uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);
+
+/* ---- vfio_user/lent.h ---- */
+int lent_add(void *address, uint64_t bytes);
+int lent_lost(int place);
+void lent_remove(int place);

@@ -2,8 +2,8 @@
 
 A register is mapped when the server offers memory for it, else each access is a message. Writes of a region in which
 nothing is mapped are posted: the server works in order, so that a later read, or any other request, comes after them.
-As soon as some register can be written past the socket that would no longer hold (a tail written to memory could
-overtake the base written before it), so there each write waits for its answer.
+Where some are mapped, a write to one could overtake a message before it, so there each write waits for its answer.
+A bell past the socket can overtake posted writes too (transport.py): whoever rings it has read a register before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 import socket
-import stat
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from ixroute.vfio_user import protocol as p
 from ixroute.vfio_user.channel import SCM_MAX_FD, close_fds
 from ixroute.vfio_user.client import Client, GoneError, RefusedError
 from ixroute.vfio_user.device import SLEEP_REGION, SLEEP_REGION_TYPE
+from ixroute.vfio_user.lent import LentMemory
 
 CONFIG_REGION = 7
 MSIX = 2
@@ -33,6 +33,7 @@ MSIX = 2
 FIRST_IOVA = 4 << 30
 """Above everything that 32 bits reach, so that an address cut short anywhere is a fault, not somebody's memory."""
 IOVA_STEP = 2 << 20
+_RECONNECT_SECONDS = 1.0
 _MAX_REGISTERS = 1024
 _MAX_MAPPED = 1 << 30
 _U32 = struct.Struct("=I")
@@ -48,10 +49,13 @@ class _Link:
     def __init__(self, device: str, client: Client) -> None:
         self.device = device
         self.client = client
+        self.areas: list[_Area] = []
+        """All of the server's memory that is mapped here."""
 
     def call(
         self, command: int, body: bytes = b"", fds: Sequence[int] = (), want_fds: int = 0
     ) -> tuple[bytes, list[int]]:
+        self.check()
         try:
             return self.client.call(command, body, fds, want_fds)
         except (RefusedError, GoneError) as e:
@@ -68,15 +72,15 @@ class _Link:
 
     def error(self, e: Exception) -> TransportError:
         if isinstance(e, GoneError):
-            return TransportError(
-                self.device, f"{e}: start it again (`ixroute emulate`) and open the port anew"
-            )
+            return TransportError(self.device, f"{e}: start it again (`ixroute emulate`)")
         return TransportError(self.device, str(e))
 
     def check(self) -> None:
-        """Raises when the server is known to be gone: for what does not go over the socket."""
+        """Raises when the server is known to be gone, or has taken away memory that registers were in."""
         if self.client.gone:
             raise self.error(GoneError(self.client.gone))
+        if any(area.lost for area in self.areas):
+            raise self.error(self.client.give_up("the server took away the memory of its registers"))
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         body, _ = self.call(p.REGION_READ, _ACCESS_BODY.pack(offset, region, size))
@@ -102,35 +106,17 @@ def posted_write(region: int, offset: int, data: bytes) -> bytes:
     return p.ACCESS.pack(0, p.REGION_WRITE, size, p.NO_REPLY, 0, offset, region, len(data)) + data
 
 
-@dataclass
-class _Area:
+class _Area(LentMemory):
     """Mapped memory: [start, start+size) of a region, or of whatever a descriptor holds."""
 
-    start: int
-    size: int
-    map: mmap.mmap
-    bytes: Any
-    words: Any
-
-    @classmethod
-    def of(cls, fd: int, start: int, size: int, file_offset: int, writable: bool) -> _Area:
-        """OSError when it cannot be mapped, or when there is less behind fd than the server says: touching that
-        would be SIGBUS."""
-        found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and file_offset + size > found.st_size:
-            raise OSError(errno.EINVAL, f"the server's memory ends before {file_offset + size:#x}")
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        area = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=file_offset)
-        memory = ffi.from_buffer("uint8_t[]", area)
-        return cls(start, size, area, memory, ffi.cast("volatile uint32_t *", memory))
+    def __init__(self, fd: int, start: int, size: int, file_offset: int, writable: bool) -> None:
+        super().__init__(fd, size, file_offset, writable=writable)
+        self.start = start
+        self.words: Any = ffi.cast("volatile uint32_t *", self.bytes)
 
     def word(self, offset: int) -> Any:
         """`volatile uint32_t *` of the region's offset."""
         return self.words + ((offset - self.start) >> 2)
-
-    def close(self) -> None:
-        ffi.release(self.bytes)
-        self.map.close()
 
 
 class UserRegion:
@@ -144,13 +130,14 @@ class UserRegion:
         self._number = number
         self._sleep = sleep
         self._areas: list[_Area] = []
-        self._bells: list[Any] = []
-        self._registers: dict[int, tuple[int, Any]] | None = None
+        self._bells: list[tuple[int, int | None, Any]] = []
+        self._registers: dict[tuple[int, int | None], tuple[int, Any]] | None = None
         self._shadows: list[_Area] = []
         self._events: list[int] = []
         if fd >= 0:
             self._map(info, fd)
-        self._posted = not self._areas and not self._events_of_server()
+        self._events_of_server()
+        self._posted = not self._areas
 
     def _map(self, info: p.RegionInfo, fd: int) -> None:
         """What is not of whole pages, or not in the region, stays trapped: a server must serve that as well."""
@@ -159,9 +146,11 @@ class UserRegion:
             if not 0 < size <= _MAX_MAPPED or start + size > info.size or at % mmap.PAGESIZE or start % 4:
                 continue
             try:
-                self._areas.append(_Area.of(fd, start, size, at, bool(info.flags & p.REGION_FLAG_WRITE)))
-            except (OSError, ValueError, OverflowError) as e:
+                area = _Area(fd, start, size, at, bool(info.flags & p.REGION_FLAG_WRITE))
+            except OSError as e:
                 raise TransportError(self._link.device, f"region {self._number} cannot be mapped: {e}") from e
+            self._areas.append(area)
+            self._link.areas.append(area)
 
     def _check(self, offset: int) -> None:
         if offset & 3 or not 0 <= offset <= self.size - 4:
@@ -177,10 +166,10 @@ class UserRegion:
         self._check(offset)
         area = self._area(offset)
         if area is None:
-            value: int = _U32.unpack(self._link.read(self._number, offset, 4))[0]
-            return value
+            return int(_U32.unpack(self._link.read(self._number, offset, 4))[0])
+        value = int(area.word(offset)[0])
         self._link.check()
-        return int(area.word(offset)[0])
+        return value
 
     def write32(self, offset: int, value: int) -> None:
         self._check(offset)
@@ -188,16 +177,22 @@ class UserRegion:
         if area is None:
             self._link.write(self._number, offset, _U32.pack(value), self._posted)
             return
-        self._link.check()
         area.word(offset)[0] = value
+        self._link.check()
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         """A new one each time: a bell has one writer. Past the socket with a wake-up where the server has an event
         for the register, else mapped and found by the server's own looking, else a message."""
         self._check(offset)
         self._link.check()
         bell = ffi.new("struct doorbell *")
-        shadow = self._events_of_server().get(offset)
+        self._hang(offset, value, bell)
+        self._bells.append((offset, value, bell))
+        return bell
+
+    def _hang(self, offset: int, value: int | None, bell: Any) -> None:
+        events = self._events_of_server()
+        shadow = events.get((offset, None)) or events.get((offset, value))
         area = self._area(offset)
         if shadow:
             event, word = shadow
@@ -209,11 +204,10 @@ class UserRegion:
             lib.doorbell_to_socket(
                 bell, self._link.client.socket.fileno(), message, len(message), p.ACCESS.size
             )
-        self._bells.append(bell)
-        return bell
 
-    def _events_of_server(self) -> dict[int, tuple[int, Any]]:
-        """offset -> (eventfd, `volatile uint32_t *`), asked for once. A server without such registers refuses."""
+    def _events_of_server(self) -> dict[tuple[int, int | None], tuple[int, Any]]:
+        """(offset, the only value or None) -> (eventfd, `volatile uint32_t *`), asked for once. A server without such
+        registers refuses."""
         if self._registers is None:
             self._registers = {}
             request = p.IoFds(self._number, argsz=p.IoFds.FORM.size + _MAX_REGISTERS * p.IoFd.FORM.size)
@@ -237,7 +231,8 @@ class UserRegion:
         assert self._registers is not None
         shadows: dict[int, _Area] = {}
         for register in reply.registers:
-            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and not register.flags
+            known = not register.flags & ~p.IO_FD_DATAMATCH
+            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and known
             if not usable or register.offset & 3 or register.shadow_offset & 3:
                 continue
             if register.shadow not in shadows:
@@ -245,27 +240,41 @@ class UserRegion:
                 size = os.fstat(fd).st_size
                 if size > _MAX_MAPPED:
                     raise OSError(errno.EFBIG, f"{size} bytes of shadow memory")
-                shadows[register.shadow] = _Area.of(fd, 0, size, 0, True)
+                shadows[register.shadow] = _Area(fd, 0, size, 0, True)
                 self._shadows.append(shadows[register.shadow])
+                self._link.areas.append(shadows[register.shadow])
             area = shadows[register.shadow]
             if register.shadow_offset + 4 > area.size:
                 raise OSError(errno.EINVAL, f"a register at {register.shadow_offset:#x} of the shadow memory")
             event = fds[register.fd]
             if event not in self._events:
                 self._events.append(event)
-            self._registers[register.offset] = (event, area.word(register.shadow_offset))
+            value = register.datamatch if register.flags & p.IO_FD_DATAMATCH else None
+            self._registers[register.offset, value] = (event, area.word(register.shadow_offset))
 
     def _close_unused(self, fds: Sequence[int]) -> None:
         close_fds(fd for fd in fds if fd not in self._events)
 
     def close(self) -> None:
-        for bell in self._bells:
+        for _, _, bell in self._bells:
             lib.doorbell_silence(bell)
         for area in self._areas + self._shadows:
             area.close()
         close_fds(self._events)
         self._areas, self._shadows, self._events = [], [], []
         self._registers = {}
+
+    def open_anew(self, info: p.RegionInfo, fd: int) -> None:
+        """After close(), of the same region of another server: the bells ring there."""
+        if info.size != self.size:
+            raise TransportError(self._link.device, "another device answers there now: restart ixroute")
+        self._registers = None
+        if fd >= 0:
+            self._map(info, fd)
+        self._events_of_server()
+        self._posted = not self._areas
+        for offset, value, bell in self._bells:
+            self._hang(offset, value, bell)
 
 
 class UserConfig:
@@ -318,18 +327,22 @@ class UserIrq:
         if not 0 < n <= self.count:
             raise ValueError(f"{n} vectors: the device has {self.count}")
         self._fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(n)]
-        each = max(1, min(self._link.client.server.max_msg_fds, 253))
         try:
-            for first in range(0, n, each):
-                fds = self._fds[first : first + each]
-                message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
-                self._link.call(p.SET_IRQS, message.pack(), fds)
-            self.switch_on()
+            self.tell()
         except TransportError:
             with contextlib.suppress(TransportError):
                 self.stop()
             raise
         return tuple(self._fds)
+
+    def tell(self) -> None:
+        """Gives the server the eventfds there are."""
+        each = max(1, min(self._link.client.server.max_msg_fds, 253))
+        for first in range(0, len(self._fds), each):
+            fds = self._fds[first : first + each]
+            message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
+            self._link.call(p.SET_IRQS, message.pack(), fds)
+        self.switch_on()
 
     def switch_on(self) -> None:
         """Also after a reset, which switches it off."""
@@ -372,6 +385,7 @@ class VfioUserTransport:
         self._sleep_area: _Area | None = None
         self._sleep_known = False
         self._closed = False
+        self._timeout_s = timeout_s
         sock = _connect(where, timeout_s) if isinstance(where, str) else where
         try:
             self._client = Client(sock, timeout_s)
@@ -391,7 +405,48 @@ class VfioUserTransport:
 
     def alive(self) -> bool:
         """Whether the server still holds its end of the connection; for a port's regular look at its card."""
-        return self._client.alive()
+        return self._client.alive() and not any(area.lost for area in self._link.areas)
+
+    def reconnect(self) -> None:
+        """To a server that has come back, with all that was set up: memory at the same addresses, the same eventfds
+        and bells. The device itself is as after power-on. No worker may ring a bell meanwhile. TransportError, and it
+        can be tried again, while there is no server, or one of another device."""
+        self._close_regions()
+        self._client.close()
+        self._client = self._link.client = self._connected_anew()
+        try:
+            for number, region in self._regions.items():
+                info, fd = self._region_info(number)
+                try:
+                    region.open_anew(info, fd)
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
+            for mapping in self._mappings.values():
+                memory = mapping.memory
+                self._link.call(p.DMA_MAP, p.DmaMap(mapping.base, memory.bytes).pack(), [memory.fd])
+            self._irq.tell()
+            self._bus_master(True)
+        except TransportError:
+            self._close_regions()
+            self._client.close()
+            raise
+
+    def _connected_anew(self) -> Client:
+        """With less patience than at first: somebody waits meanwhile who has other things to do."""
+        try:
+            client = Client(_connect(self.device, _RECONNECT_SECONDS), _RECONNECT_SECONDS)
+        except GoneError as e:
+            raise TransportError(self.device, f"{e}; does another client use the card?") from e
+        client.timeout_s = self._timeout_s
+        return client
+
+    def _close_regions(self) -> None:
+        for region in self._regions.values():
+            region.close()
+        if self._sleep_area:
+            self._sleep_area.close()
+        self._sleep_area, self._sleep_known = None, False
 
     def map_bar(self, number: int) -> Region:
         """The same object for the same number."""
@@ -441,9 +496,10 @@ class VfioUserTransport:
                     continue
                 try:
                     if info.type == SLEEP_REGION_TYPE and not info.areas and info.size >= 4:
-                        self._sleep_area = _Area.of(fd, 0, info.size, info.offset, False)
+                        self._sleep_area = _Area(fd, 0, info.size, info.offset, False)
+                        self._link.areas.append(self._sleep_area)
                         break
-                except (OSError, ValueError) as e:
+                except OSError as e:
                     raise TransportError(self.device, f"region {number} cannot be mapped: {e}") from e
                 finally:
                     os.close(fd)
@@ -504,10 +560,7 @@ class VfioUserTransport:
                 mapping.users = 1
                 self.dma_unmap(mapping.memory)
         self._mappings.clear()
-        for region in self._regions.values():
-            region.close()
-        if self._sleep_area:
-            self._sleep_area.close()
+        self._close_regions()
         self._client.close()
 
 
@@ -525,7 +578,7 @@ def _connect(path: str, timeout_s: float) -> socket.socket:
                 continue
             why = "the server takes no client: another one uses the card"
         except (FileNotFoundError, ConnectionRefusedError):
-            why = f"no card is emulated there: start it with `ixroute emulate --socket {path}`"
+            why = f"no card is emulated there: start it with `ixroute emulate --wire SPEC --socket {path}`"
         except OSError as e:
             why = f"no connection: {e.strerror or e}"
         sock.close()

@@ -22,14 +22,19 @@
 #define CARD_QUEUES 128u
 #define CARD_VECTORS 64u
 #define CARD_BAR_BYTES 0x80000u
+/* In the image, where no register is: a word for each vector, in which a client that can store there may ask for what
+ * writing the vector's bit to EIMS_EX does: it stores anything but 0 and wakes the engine as after a tail. One word a
+ * vector, so that clients' threads do not overwrite each other's. */
+#define CARD_UNMASK_WORDS 0x7F000u
 
 struct engine;
 struct card;
 
 /* sleep_word: in shared memory; not 0 while the engine sleeps (see driver/doorbell.h for the other side). event: an
- * eventfd, non-blocking; written to wake the engine. poll_ns: how long the engine looks for work before it sleeps.
+ * eventfd, non-blocking; written here to wake the engine. clients_event: another that does so, which clients write; nothing
+ * here does, as they may fill it. poll_ns: how long the engine looks for work before it sleeps.
  * scan: clients map queue registers without telling of their writes: look at them at least every millisecond. */
-struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan);
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, int clients_event, uint64_t poll_ns, int scan);
 void engine_destroy(struct engine *engine);
 /* Runs until engine_stop, in a thread of its own. */
 int engine_run(struct engine *engine);

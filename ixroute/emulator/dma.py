@@ -2,8 +2,9 @@
 
 A file is mapped whole at its first use and again only when it has grown, since a guest behind an IOMMU maps and unmaps
 pieces of one file thousands of times a second; what the device can reach is the engine's list of ranges, never the
-mapping. A client that shrank such a file would kill the process at the next access, so the file is asked to refuse
-that (F_SEAL_SHRINK), and only ranges inside it as it is now are taken.
+mapping. A file is asked not to shrink any more (F_SEAL_SHRINK), and only ranges inside it as it is now are taken. One
+that cannot promise it (no memfd, or one made without seals) may be cut under the engine: the card then works on zeros
+that nobody sees (vfio_user/lent.py), and it is counted.
 """
 
 from __future__ import annotations
@@ -11,37 +12,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import stat
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-from ixroute._dataplane import ffi
 from ixroute.emulator.packets import PacketEngine
 from ixroute.vfio_user.device import DeviceError
+from ixroute.vfio_user.lent import LentMemory
 
-MAP_NORESERVE = 0x4000
 LIMIT = 1 << 64
 RANGES_MAX = 65536
 """Ranges a client may map: more are refused (VFIO's own default is 65,535)."""
+FILES_MAX = 1024
+"""Files these ranges may be of."""
 
 
-class _File:
+class _File(LentMemory):
     """One mapping of a file's whole content, kept while a range uses it."""
 
-    def __init__(self, fd: int, size: int, prot: int) -> None:
-        self.size = size
-        self.users = 0
-        self._memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | MAP_NORESERVE, prot=prot)
-        self._view: Any = ffi.from_buffer("uint8_t[]", self._memory, require_writable=False)
-        self.address = int(ffi.cast("uintptr_t", self._view))
-
-    def close(self) -> None:
-        ffi.release(self._view)
-        self._memory.close()
+    users = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class _Range:
         return self.iova + self.length
 
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int, bool]
 
 
 class DmaMemory:
@@ -68,7 +59,13 @@ class DmaMemory:
         self._ranges: list[_Range] = []
         self._files: dict[_Key, _File] = {}
         self._keys: dict[_File, _Key] = {}
+        self._lost_before = 0
         self.counters: Counter[str] = Counter()
+
+    @property
+    def lost_files(self) -> int:
+        """How many were made shorter under the card, ever."""
+        return self._lost_before + sum(file.lost for file in self._keys)
 
     def map(self, iova: int, length: int, fd: int | None, fd_offset: int, read: bool, write: bool) -> None:
         """DeviceError: EINVAL for a range that cannot be, EEXIST where one is already, ENOSPC for too many."""
@@ -139,17 +136,18 @@ class DmaMemory:
         if needed > status.st_size:
             message = f"the file for DMA has {status.st_size} bytes, the range ends at {needed}"
             raise DeviceError(errno.EINVAL, message)
-        prot = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
-        key = (status.st_dev, status.st_ino, prot)
+        key = (status.st_dev, status.st_ino, write)
         file = self._files.get(key)
-        if file and file.size >= needed:
+        if file and file.size >= needed and not file.lost:
             return file
+        if len(self._keys) >= FILES_MAX:
+            raise DeviceError(errno.ENOSPC, f"{FILES_MAX} files are mapped already")
         if not self._cannot_shrink(fd):
             self.counters["dma_files_that_may_shrink"] += 1
         try:
-            file = _File(fd, status.st_size, prot)
-        except (OSError, ValueError, OverflowError) as error:
-            code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+            file = _File(fd, status.st_size, writable=write)
+        except OSError as error:
+            code = error.errno or errno.EINVAL
             raise DeviceError(code, f"the file for DMA cannot be mapped: {error}") from error
         self._files[key] = file
         self._keys[file] = key
@@ -168,4 +166,5 @@ class DmaMemory:
         key = self._keys.pop(file)
         if self._files.get(key) is file:
             del self._files[key]
+        self._lost_before += file.lost
         file.close()

@@ -8,7 +8,7 @@
  * descriptors and the event. Whoever gives work stores it first and looks at sleep_word then, both with a fence between: one
  * side sees the other. The lock is not held while it sleeps.
  */
-#define _GNU_SOURCE /* ppoll */
+#define _GNU_SOURCE /* ppoll, preadv2 */
 #include "emulator/engine.h"
 
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,7 +35,7 @@ uint64_t engine_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t poll_ns, int scan)
+struct engine *engine_create(volatile uint32_t *sleep_word, int event, int clients_event, uint64_t poll_ns, int scan)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
 
@@ -48,6 +49,7 @@ struct engine *engine_create(volatile uint32_t *sleep_word, int event, uint64_t 
 	}
 	engine->sleep_word = sleep_word;
 	engine->event = event;
+	engine->clients_event = clients_event;
 	engine->poll_ns = poll_ns;
 	engine->scan = scan != 0;
 	return engine;
@@ -150,8 +152,10 @@ static unsigned pass(struct engine *engine, uint64_t now_ns)
 	for (unsigned i = 0; i < engine->n_cards; i++) {
 		struct card *card = engine->cards[i];
 
-		if (card->irq.held)
+		if (unlikely(card->irq.held || irq_asked(card))) {
+			irq_take_asked(card);
 			irq_update(card, now_ns);
+		}
 		moved += card_rx_pass(card, now_ns);
 		moved += card_tx_pass(card, now_ns);
 	}
@@ -194,7 +198,7 @@ static bool work_left(struct engine *engine)
 			found |= (card->wire->ops->arm(card->wire) != 0) & card_hears(card);
 		}
 		found |= !card->tx_blocked && card_tx_has_work(card);
-		found |= card_rx_has_work(card);
+		found |= card_rx_has_work(card) || irq_asked(card);
 	}
 	return found;
 }
@@ -223,13 +227,14 @@ static uint64_t sleep_ns(const struct engine *engine, uint64_t now_ns)
 	return until > now_ns ? until - now_ns : 0;
 }
 
-/* The event and every wire that can be waited for; *all: 0 when there was no room for all of them. */
+/* Both events and every wire that can be waited for; *all: 0 when there was no room for all of them. */
 static nfds_t wait_list(const struct engine *engine, struct pollfd fds[WAIT_FDS], bool *all)
 {
-	nfds_t n = 1;
+	nfds_t n = 2;
 
 	*all = true;
 	fds[0] = (struct pollfd){.fd = engine->event, .events = POLLIN};
+	fds[1] = (struct pollfd){.fd = engine->clients_event, .events = POLLIN};
 	for (unsigned i = 0; i < engine->n_cards; i++) {
 		const struct wire *wire = engine->cards[i]->wire;
 
@@ -254,11 +259,25 @@ static void disarm(struct engine *engine)
 	}
 }
 
+/* Never waits, whatever the descriptor's flags have become: clients share them with the event that they are given. */
+static void drain(int event)
+{
+	struct pollfd ready = {.fd = event, .events = POLLIN};
+	uint64_t value;
+	struct iovec room = {&value, sizeof(value)};
+
+	if (poll(&ready, 1, 0) != 1 || preadv2(event, &room, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP)
+		return;
+	if (read(event, &value, sizeof(value)) < 0) {
+		/* Linux before 5.8. Somebody else has read it: so much the better. */
+	}
+}
+
 /* Under the lock when it is called and when it returns; without it while it waits. */
 static void sleep_until_work(struct engine *engine)
 {
 	struct pollfd fds[WAIT_FDS];
-	uint64_t ns, value;
+	uint64_t ns;
 
 	__atomic_store_n(engine->sleep_word, 1, __ATOMIC_SEQ_CST);
 	atomic_thread_fence(memory_order_seq_cst);
@@ -275,12 +294,11 @@ static void sleep_until_work(struct engine *engine)
 		pthread_mutex_unlock(&engine->lock);
 		ppoll(fds, n, &limit, NULL);
 		pthread_mutex_lock(&engine->lock);
-		engine->counters.wakes_by_event += fds[0].revents != 0;
+		engine->counters.wakes_by_event += fds[0].revents || fds[1].revents;
 	}
 	__atomic_store_n(engine->sleep_word, 0, __ATOMIC_SEQ_CST);
-	if (read(engine->event, &value, sizeof(value)) < 0) {
-		/* Nobody had written it. */
-	}
+	drain(engine->event);
+	drain(engine->clients_event);
 	disarm(engine);
 }
 

@@ -6,6 +6,7 @@ each waits for the end of a pass at most; none holds the interpreter meanwhile.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import signal
@@ -18,8 +19,11 @@ from ixroute._dataplane import ffi, lib
 QUEUES = int(lib.CARD_QUEUES)
 VECTORS = int(lib.CARD_VECTORS)
 BAR_BYTES = int(lib.CARD_BAR_BYTES)
+UNMASK_WORDS = int(lib.CARD_UNMASK_WORDS)
 
 POLL_NS = 50_000
+_F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h, 5.1: mappings that are there already stay writable
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
 
 
 class EngineError(Exception):
@@ -32,14 +36,17 @@ class Engine:
     def __init__(self, *, poll_ns: int = POLL_NS, scan: bool = False) -> None:
         """poll_ns: how long it looks for work before it sleeps. scan: clients write mapped registers of queues
         without telling; it looks at all of them every millisecond then, and never sleeps longer."""
-        self.sleep_fd = os.memfd_create("ixroute-sleep", os.MFD_CLOEXEC)
+        self.sleep_fd = os.memfd_create("ixroute-sleep", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         """One page, whose first 32-bit word is not 0 while the engine sleeps."""
         os.ftruncate(self.sleep_fd, mmap.PAGESIZE)
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Written, it wakes the engine."""
+        """Written, it wakes the engine. For clients."""
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._page = mmap.mmap(self.sleep_fd, mmap.PAGESIZE)
+        # Clients get the descriptor: none may take the page away, or tell others that the engine is awake.
+        fcntl.fcntl(self.sleep_fd, fcntl.F_ADD_SEALS, _SEALS)
         self._word: Any = ffi.from_buffer("uint32_t[]", self._page, require_writable=True)
-        self.c: Any = lib.engine_create(self._word, self.event_fd, poll_ns, scan)
+        self.c: Any = lib.engine_create(self._word, self._wake_fd, self.event_fd, poll_ns, scan)
         self._thread: threading.Thread | None = None
         self._cards: list[CardEngine] = []
         if self.c == ffi.NULL:
@@ -104,6 +111,7 @@ class Engine:
             ffi.release(self._word)
             self._page.close()
             os.close(self.event_fd)
+            os.close(self._wake_fd)
             os.close(self.sleep_fd)
             self.event_fd = self.sleep_fd = -1
 
@@ -208,7 +216,8 @@ def _read(kind: str, read: Any, c: Any) -> dict[str, int]:
 
 def _settle(name: str) -> None:
     """A name for `top`, and no signals: they are the main thread's."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # But for what is this thread's own doing: memory that another process lent and took back (vfio_user/lent.h).
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGBUS})
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
             comm.write(name[:15])

@@ -27,6 +27,11 @@ FAULTS = (
         "bad_descriptors",
         "BAD DESCRIPTOR: the driver wrote one that no card takes; its queue has stopped ({n})",
     ),
+    Fault(
+        "dma_files_lost",
+        "LOST MEMORY: the driver took back memory that the card still uses; what the card writes there, nobody reads "
+        "({n} files)",
+    ),
 )
 
 

@@ -45,7 +45,8 @@ class CLoop(abc.ABC):
 
 def _settle(name: str) -> None:
     """A name for `top`, and no signals (they are the main thread's)."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # But for what is this thread's own doing: memory that another process lent and took back (vfio_user/lent.h).
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGBUS})
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
             comm.write(name[:15])

@@ -159,6 +159,10 @@ class Client:
                 self.socket.shutdown(socket.SHUT_RDWR)
         return GoneError(self.gone)
 
+    def give_up(self, why: str) -> GoneError:
+        """The connection is ended: the server is not what it said it is."""
+        return self._fail(why)
+
     def alive(self) -> bool:
         """Asks the socket, without waiting, whether the server still holds its end."""
         if not self.gone and self._readable.poll(0):

@@ -39,6 +39,14 @@ def test_traffic_of_every_kind_between_two_cards(boot: Boot) -> None:
     assert far["interrupts"] < far["rx_packets"]
 
 
+def test_pings_pass_when_the_queues_registers_are_mapped(boot: Boot) -> None:
+    """QEMU maps them into the guest: a tail, and a queue switched on or off, comes without a message or an event."""
+    with cards.serve(PAIR, "--map-bar") as served:
+        result = boot("linux_pings.sh", devices=served.devices, modules=["ixgbe"])
+    assert not result.complaints()
+    served.check()
+
+
 def test_ethtool_reads_the_card_and_its_self_tests_pass(boot: Boot) -> None:
     """Registers, EEPROM, module, statistics, rings, RSS table, online and offline tests (registers, loopback, link)."""
     with cards.serve(PAIR) as served:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket as sockets
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from socket import socketpair
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
@@ -21,6 +21,7 @@ from ixroute.driver.vfio_user import VfioUserTransport
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import POLL_NS, Engine
 from ixroute.emulator.faults import Faults
+from ixroute.vfio_user.device import IoEvent
 from ixroute.vfio_user.server import Server
 from lab.inprocess import InProcess
 
@@ -153,6 +154,13 @@ class Hands:
                 lib.frame_pool_put(pool, self.umem.c, frame)
 
 
+class EventlessCard(Card):
+    """Tells clients of no event: a tail is a mapped register that the engine looks at, or a message."""
+
+    def io_events(self, region: int) -> Sequence[IoEvent]:
+        return ()
+
+
 class EmulatedPort(Hands):
     """card, port, and what a test does with them. The engine moves packets when step() is called, in this thread.
 
@@ -170,16 +178,18 @@ class EmulatedPort(Hands):
         sleeps: bool = False,
         poll_ns: int = POLL_NS,
         socket: bool = False,
+        events: bool = True,
     ) -> None:
         """socket: the card is served over vfio-user by a thread of its own, else called in this one. spare_frames: of
         each worker, beyond what its rings hold. sleeps: the engine, once started, may sleep until a packet is put on
-        the wire; poll_ns: after so long without work."""
+        the wire; poll_ns: after so long without work. events: clients may write tails past the socket; else they are
+        mapped (CardOptions.map_bar) or messages."""
         options = options or PortOptions(rx_slots=64, tx_slots=64)
         super().__init__()
         self.delivered = Tally()
         self.collected = Tally()
         with contextlib.ExitStack() as undo:
-            self.engine = Engine(poll_ns=poll_ns)
+            self.engine = Engine(poll_ns=poll_ns, scan=bool(card and card.map_bar))
             undo.callback(self.engine.close)
             event = -1
             if sleeps:
@@ -187,7 +197,7 @@ class EmulatedPort(Hands):
                 undo.callback(os.close, event)
             self.wire = lib.wire_memory_create(WIRE_BYTES, event)
             undo.callback(lib.wire_memory_destroy, self.wire)
-            self.card = Card(self._attach, card, faults)
+            self.card = (Card if events else EventlessCard)(self._attach, card, faults)
             undo.callback(self.card.close)
             self.card.set_carrier(True)
             each = sum(options.slots(1)) + spare_frames
@@ -204,14 +214,20 @@ class EmulatedPort(Hands):
             self._undo = undo.pop_all()
 
     def _serve(self, undo: contextlib.ExitStack) -> Transport:
-        ours, theirs = socketpair()
-        server = Server(theirs, self.card)
+        ours, theirs = sockets.socketpair()
+        self.server = server = Server(theirs, self.card)
         undo.callback(server.close)
         thread = threading.Thread(target=server.serve_forever, name="vfio-user server")
         thread.start()
         undo.callback(thread.join)
         undo.callback(server.stop)
-        return VfioUserTransport(ours)
+        return VfioUserTransport(self.between(undo, ours), self.timeout_s)
+
+    timeout_s = 5.0
+
+    def between(self, undo: contextlib.ExitStack, server: sockets.socket) -> sockets.socket:
+        """The client's socket, when somebody stands between it and the server's."""
+        return server
 
     def _attach(self, image: Any) -> Any:
         engine = self.engine.card(image.memory)

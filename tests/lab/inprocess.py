@@ -30,8 +30,12 @@ class _Shadow:
     """Memory behind a descriptor of the device's."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self._bytes = ffi.from_buffer("uint8_t[]", self._map)
+        size = os.fstat(fd).st_size
+        try:
+            self._map = mmap.mmap(fd, size)
+        except PermissionError:  # the sleep word: to be read only
+            self._map = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        self._bytes = ffi.from_buffer("uint8_t[]", self._map, require_writable=False)
 
     def word(self, offset: int) -> Any:
         return self._bytes + offset
@@ -65,11 +69,11 @@ class InProcessRegion:
         with self._transport.refusals():
             self._device.write(self._number, offset, value.to_bytes(4, "little"))
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         self._check(offset)
         bell = ffi.new("struct doorbell *")
         for event in self._device.io_events(self._number):
-            if event.offset == offset:
+            if event.offset == offset and event.datamatch in (None, value):
                 shadow = self._transport.shadow(event.shadow_fd)
                 asleep = self._transport.shadow(self._device.region(SLEEP_REGION).fd).word(0)
                 lib.doorbell_to_register(bell, shadow.word(event.shadow_offset), event.event_fd, asleep)

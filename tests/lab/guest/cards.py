@@ -68,7 +68,7 @@ def serve(wires: Sequence[str], *arguments: str) -> Iterator[Cards]:
         print(cards.report)
         cards.counters = [
             {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", told)}
-            for told in re.findall(r"^  card: (.*)$", cards.report, re.MULTILINE)
+            for told in re.findall(r"^  packets  (.*)$", cards.report, re.MULTILINE)
         ]
         cards.unknown = re.findall(r"((?:read|write) 0x[0-9a-f]+) \d+", cards.report)
         assert process.returncode == 0, f"ended with {process.returncode}\n{cards.report}"
