@@ -123,6 +123,9 @@ class RxQueue:
         return out
 
 
+POPTS = 0x3F << 40  # counts in a packet's first descriptor (7.2.3.2.4)
+
+
 class TxQueue:
     def __init__(self, rig: Rig, number: int, n: int) -> None:
         self.rig, self.number, self.n = rig, number, n
@@ -151,17 +154,17 @@ class TxQueue:
     def send(
         self, packet: bytes, flags: int = 0, cuts: Sequence[int] = (), payload: int | None = None
     ) -> int:
-        """An advanced data descriptor, or several: cut at these offsets. flags: of the first quadword half that
-        every descriptor has, and POPTS. Where the last descriptor is. The doorbell is rung."""
+        """An advanced data descriptor, or several: cut at these offsets. flags: of every descriptor but RS, which is of
+        the last, and POPTS, which is of the first. Where the last descriptor is. The doorbell is rung."""
         edges = [0, *cuts, len(packet)]
         payload = len(packet) if payload is None else payload
         last = 0
         for i, (start, end) in enumerate(itertools.pairwise(edges)):
             where = self.rig.take(max(end - start, 1), 1)
             self.rig.poke(where, packet[start:end])
-            second = end - start | DATA | DEXT | IFCS | flags & ~RS
+            second = end - start | DATA | DEXT | IFCS | flags & ~(RS | POPTS)
             if i == 0:
-                second |= payload << 46
+                second |= payload << 46 | flags & POPTS
             if i == len(edges) - 2:
                 second |= TX_EOP | flags & RS
             last = self.descriptor(BASE + where, second)
