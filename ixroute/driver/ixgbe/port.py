@@ -301,9 +301,9 @@ class IxgbePort:
             card.warn("the card is gone: packets for it are dropped until it comes back")
         elif now < self._connect_again_at:
             return
-        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
         if held := rings.held(_LET_GO_AT_ONCE_SECONDS):
-            raise CardError(f"the workers of queues {held} have not let go of a card that is gone")
+            raise CardError(f"the card is gone, and the workers of queues {held} have not let go of it yet")
+        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
         transport.reconnect()
         config = card.config
         if identify(config.read(0, 2), config.read(2, 2), self._options.force_id) != card.model:
