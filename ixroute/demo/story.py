@@ -340,6 +340,7 @@ It is still running. Try, as root:
   alias ixroute={_this_command()}
   export S={daemon.control}
   ixroute stats -w -s $S                  # what each port does, every second
+  ixroute show ports -s $S                # what is driven, and how
   ixroute lookup fd00:2::2 -s $S          # which route, next hop and port, or why not
   ip netns exec {client} ping 10.0.2.2
   ip -n {router} route add unreachable 10.0.2.2    # and watch the ping; `route del` mends it

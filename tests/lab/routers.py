@@ -67,7 +67,9 @@ def start_router(
     router = Router(Lab(hosts, kernel=kind == "linux", ports=ports, **lab_options).create(), None)
     try:
         if kind != "linux":
-            router.daemon = Daemon(router.lab.router, port_arguments(router.lab, workers), watchdog_s=watchdog_s)
+            router.daemon = Daemon(
+                router.lab.router, port_arguments(router.lab, workers), watchdog_s=watchdog_s
+            )
             router.daemon.start()
         router.lab.address_router()
     except BaseException:
