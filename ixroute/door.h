@@ -244,6 +244,7 @@ struct lane {
 	...;
 };
 void lane_tidy(struct lane *lane);
+void lane_stop(struct lane *lane);
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 struct fwd_way {
 	uint64_t rx_packets, rx_bytes, tx_packets, dropped;

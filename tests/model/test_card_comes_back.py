@@ -120,7 +120,7 @@ def test_a_port_is_down_while_its_card_is_gone_and_set_up_again_when_it_is_back(
             cards.end(signal.SIGKILL)
         with pytest.raises(PortError, match="gone"):
             port.link()
-        with pytest.raises(PortError, match="do not let go"):  # no worker runs: nothing is touched
+        with pytest.raises(PortError, match="have not let go"):  # no worker runs: nothing is touched
             port.service()
         with worker(port.queues()[0], pool):
             with pytest.raises(PortError, match="ixroute emulate"):

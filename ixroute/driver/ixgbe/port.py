@@ -301,8 +301,8 @@ class IxgbePort:
             card.warn("the card is gone: packets for it are dropped until it comes back")
         elif now < self._connect_again_at:
             return
-        if held := rings.held(_LET_GO_SECONDS):
-            raise CardError(f"the card is gone, and the workers of queues {held} do not let go of them")
+        if held := rings.held(_LET_GO_AT_ONCE_SECONDS):
+            raise CardError(f"the card is gone, and the workers of queues {held} have not let go of it yet")
         self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
         transport.reconnect()
         config = card.config
