@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from fuzz_servers import lied_to
 
+from ixroute._dataplane import lib
 from ixroute.driver.port import PortError
 from ixroute.driver.transport import TransportError
 from ixroute.emulator.card import CardOptions
@@ -86,3 +88,23 @@ def test_a_server_that_takes_registers_memory_away_is_a_server_that_is_gone(seed
         with pytest.raises(PortError, match="took away the memory"):
             rig.port.service()
         assert not rig.transport.alive()
+
+
+def test_interrupts_without_end_and_events_made_blocking_do_not_stop_a_port(seed: int) -> None:
+    """A server holds the port's events too: it can fill them, and change whether a read waits."""
+    kind = lied_to(random.Random(seed), 0.0)
+    with kind(1, socket=True) as rig:
+        queue = rig.queues[0]
+        for fill in (0, 1, (1 << 64) - 2):
+            for fd in (queue.wait_fd, rig.port.link_fd):
+                os.set_blocking(fd, True)
+                if fill:
+                    os.eventfd_write(fd, fill)
+            rig.refill()
+            rig.port.service()
+            assert lib.queue_arm(queue) in (0, 1)
+            lib.queue_disarm(queue)
+            rig.port.event_check(0)
+            rig.deliver(bytes(60))
+            rig.step()
+        assert rig.port.link().up

@@ -9,7 +9,8 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <unistd.h>
+
+#include "vfio_user/shared_event.h"
 
 /* RUNNING -> PARKED -> SEEN -> RUNNING, or RESTARTING -> BEGINNING -> RUNNING: the worker's steps are PARKED to SEEN and
  * those from RESTARTING on. PARKED may also follow RESTARTING, when the next reset comes before the worker. */
@@ -108,11 +109,9 @@ static unsigned parked_arm(struct queue *queue)
 /* Python wakes workers by the queue's event, which is drained here or it would wake them for ever. */
 static void parked_disarm(struct queue *queue)
 {
-	uint64_t events;
-
 	see(queue);
-	if (queue->wait_fd >= 0 && read(queue->wait_fd, &events, sizeof(events)) < 0)
-		return; /* nothing to drain */
+	if (queue->wait_fd >= 0)
+		shared_event_take(queue->wait_fd);
 }
 
 struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring)

@@ -12,7 +12,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "vfio_user/shared_event.h"
 
 #define FEWEST_SLOTS 64u
 #define MOST_SLOTS 4096u
@@ -58,15 +59,14 @@ unsigned ixgbe_ring_arm(struct queue *queue)
 void ixgbe_ring_disarm(struct queue *queue)
 {
 	struct ixgbe_ring *ring = ring_of(queue);
-	uint64_t events;
 
 	if (!ring->armed)
 		return;
 	ring->armed = 0;
 	if (ring->mask)
 		doorbell_ring(ring->mask, ring->vector_bit);
-	if (queue->wait_fd >= 0 && read(queue->wait_fd, &events, sizeof(events)) < 0)
-		return; /* nothing to drain */
+	if (queue->wait_fd >= 0)
+		shared_event_take(queue->wait_fd);
 }
 
 /* ---- life, from Python ---- */
