@@ -9,11 +9,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int is_ready(int fd, short events)
+/* What of events, or of POLLERR and POLLNVAL, is so now. */
+static int state_of(int fd, short events)
 {
-	struct pollfd ready = {.fd = fd, .events = events};
+	struct pollfd now = {.fd = fd, .events = events};
 
-	return poll(&ready, 1, 0) == 1 && ready.revents & events;
+	return poll(&now, 1, 0) == 1 ? now.revents : 0;
 }
 
 uint64_t shared_event_take(int fd)
@@ -22,7 +23,7 @@ uint64_t shared_event_take(int fd)
 	struct iovec room = {&count, sizeof(count)};
 	ssize_t n = preadv2(fd, &room, 1, -1, RWF_NOWAIT);
 
-	if (n < 0 && errno == EOPNOTSUPP && is_ready(fd, POLLIN)) /* Linux before 5.8 */
+	if (n < 0 && errno == EOPNOTSUPP && state_of(fd, POLLIN) & POLLIN) /* Linux before 5.8 */
 		n = read(fd, &count, sizeof(count));
 	return n == sizeof(count) ? count : 0;
 }
@@ -33,7 +34,9 @@ int shared_event_give(int fd)
 {
 	static const uint64_t one = 1;
 
-	if (!is_ready(fd, POLLOUT))
-		return -EAGAIN;
+	int state = state_of(fd, POLLOUT);
+
+	if (!(state & POLLOUT))
+		return state ? -EBADF : -EAGAIN;
 	return write(fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
 }
