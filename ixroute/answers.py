@@ -134,6 +134,7 @@ class Answers:
             queues=port.n_queues,
             mode=str(features.get("mode", "")),
             zero_copy=bool(features.get("zero_copy", False)),
+            features=features,
         )
 
     def _link(self, port: Port) -> schema.Link:

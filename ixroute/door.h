@@ -172,6 +172,10 @@ struct frame {
 	uint16_t port;
 	uint16_t flags;
 };
+#define FRAME_IP_BAD ...
+#define FRAME_IP_GOOD ...
+#define FRAME_L4_BAD ...
+#define FRAME_L4_GOOD ...
 struct frame_pool {
 	uint32_t n;
 	uint32_t capacity;
@@ -240,7 +244,6 @@ struct lane {
 	...;
 };
 void lane_tidy(struct lane *lane);
-void lane_stop(struct lane *lane);
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 struct fwd_way {
 	uint64_t rx_packets, rx_bytes, tx_packets, dropped;
@@ -409,7 +412,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail;
 	struct doorbell *tx_tail;
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	int event;
 	...;
@@ -484,6 +486,7 @@ void wire_pcap_stop(struct wire *wire);
 #define CARD_QUEUES ...
 #define CARD_VECTORS ...
 #define CARD_BAR_BYTES ...
+#define CARD_UNMASK_WORDS ...
 struct wire;
 struct engine;
 struct card;

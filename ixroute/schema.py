@@ -7,7 +7,7 @@ CLOCK_MONOTONIC nanoseconds. Addresses and prefixes are text. docs/stats-json.md
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 SCHEMA = 1
 
@@ -36,6 +36,7 @@ class Port(TypedDict):
     queues: int
     mode: str  # of af_xdp: "native", "generic"
     zero_copy: bool
+    features: dict[str, Any]  # what the driver obtained, by its own names; values are JSON's
 
 
 class PortStats(TypedDict):

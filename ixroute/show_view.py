@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ixroute.present import Style, count, plain_table
 from ixroute.schema import Adjacency, Leg, Neighbor, Port, Route, WorkerStats
@@ -56,7 +56,7 @@ def _route_row(route: Route) -> list[str]:
     ]
 
 
-def _port_lines(ports: Iterable[Port], style: Style) -> list[str]:
+def _port_lines(ports: Sequence[Port], style: Style) -> list[str]:
     head = ["PORT", "INDEX", "DEVICE", "LINK", "MTU", "MAC", "QUEUES", "MODE"]
     rows = []
     for port in ports:
@@ -70,6 +70,33 @@ def _port_lines(ports: Iterable[Port], style: Style) -> list[str]:
             port["mac"],
             port["queues"],
             mode,
+        ]
+        rows.append([str(word) for word in words])
+    lines = plain_table(head, rows, style)
+    cards = [port for port in ports if port.get("features", {}).get("card")]
+    return [*lines, "", *_card_lines(cards, style)] if cards else lines
+
+
+def _card_lines(ports: Iterable[Port], style: Style) -> list[str]:
+    """Of cards driven by their registers: what the driver found and switched on."""
+    head = ["PORT", "CARD", "MODULE", "RECEIVE QUEUES", "SLOTS", "INTERRUPTS", "OFFLOADS"]
+    rows = []
+    for port in ports:
+        f = port["features"]
+        interrupts = f"{f['interrupts']}, {f['interrupt_us']} us apart" if f["interrupts"] else "none"
+        offloads = {
+            "rx_checksum": "receive checksums",
+            "tx_head_write_back": "head write-back",
+            "drop_when_full": "drop when full",
+        }
+        words = [
+            port["name"],
+            f["card"],
+            f["module"] or "-",
+            f"RSS {f['rss']}, {f['queues']} of {f['queues_max']}",
+            f"{f['rx_slots']} rx, {f['tx_slots']} tx",
+            interrupts,
+            ", ".join(text for key, text in offloads.items() if f.get(key)),
         ]
         rows.append([str(word) for word in words])
     return plain_table(head, rows, style)

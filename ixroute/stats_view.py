@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ixroute.present import Style, count, duration, rate, size, speed, table
@@ -21,6 +23,7 @@ _DRIVER_TROUBLE = (
     "no_frame",
     "fill_ring_empty",
 )
+_QUEUE_COUNTER = re.compile(r"(rx|tx)_queue_(\d+)_(\w+)")
 _VERDICTS = ("dropped", "policed", "punted")
 
 
@@ -29,7 +32,15 @@ def render(now: Stats, before: Stats | None, style: Style) -> list[str]:
     if before is not None and not _continues(before, now):
         before = None
     view = _View(now, before, style)
-    blocks = [view.head(), view.ports(), view.reasons(), view.trouble(), view.workers(), view.tables()]
+    blocks = [
+        view.head(),
+        view.ports(),
+        view.queues(),
+        view.reasons(),
+        view.trouble(),
+        view.workers(),
+        view.tables(),
+    ]
     return [line for block in blocks if block for line in [*block, ""]][:-1]
 
 
@@ -87,6 +98,23 @@ class _View:
             self._per_second(port["tx_bytes"] * 8, old["tx_bytes"] * 8),
         ]
 
+    def queues(self) -> list[str]:
+        """What cards with counters for each queue counted: how packets are spread, and where room ran out."""
+        kinds = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes")
+        head = ["RX PACKETS", "RX BYTES", "NO ROOM", "TX PACKETS", "TX BYTES"]
+        rates = ["RX PPS", "TX PPS"] if self.seconds else []
+        rows = []
+        for port in self.now["ports"]:
+            old = _queues(self.old_ports.get(port["name"], port))
+            for number, queue in _queues(port).items():
+                row = [port["name"], str(number)]
+                if self.seconds:
+                    before = old.get(number, queue)
+                    row += [self._per_second(queue[key], before[key]) for key in ("rx_packets", "tx_packets")]
+                row += [size(queue[key]) if "bytes" in key else count(queue[key]) for key in kinds]
+                rows.append(row)
+        return table(["CARD", "QUEUE", *rates, *head], rows, self.style, left=2) if rows else []
+
     def reasons(self) -> list[str]:
         """What was not simply sent on, and why: non-zero counts, the largest first."""
         found = [
@@ -135,7 +163,7 @@ class _View:
         for name in _DOOR_TROUBLE:
             yield f"kernel {name}", port["door"].get(name, 0), old["door"].get(name, 0)
         for name, n in port["driver"].items():
-            if any(word in name for word in _DRIVER_TROUBLE):
+            if not _QUEUE_COUNTER.fullmatch(name) and any(word in name for word in _DRIVER_TROUBLE):
                 yield f"driver {name}", n, old["driver"].get(name, 0)
 
     def workers(self) -> list[str]:
@@ -171,6 +199,16 @@ class _View:
             f"{_of(mirror['overruns'], 'overrun')}, {count(mirror['drift'])} found by audits",
             f"Packets  {_equation(self.now['totals'])}",
         ]
+
+
+def _queues(port: PortStats) -> dict[int, Counter[str]]:
+    """By queue, what the card counted: "rx_packets", "tx_bytes", …; nothing when it does not count by queue."""
+    found: dict[int, Counter[str]] = {}
+    for name, n in port["driver"].items():
+        if match := _QUEUE_COUNTER.fullmatch(name):
+            way, number, what = match.groups()
+            found.setdefault(int(number), Counter())[f"{way}_{what}"] = n
+    return dict(sorted(found.items()))
 
 
 def _of(number: int, thing: str) -> str:

@@ -7,18 +7,19 @@ import argparse
 from ixroute.commands import parsing
 
 _DESCRIPTION = """\
-Makes three network namespaces, client - router - server, runs the real daemon
-in the middle one, sets addresses and routes with ip, then pings, traces and
-sends TCP and UDP through it, and shows `ixroute stats`. Needs root. Nothing
-outside those namespaces is touched, and they are removed whatever happens,
-unless you keep them.
+Makes three network namespaces, client - router - server, puts two emulated
+Intel 82599 cards into the middle one and runs the real daemon on them with its
+own driver, sets addresses and routes with ip, then pings, traces and sends TCP
+and UDP through it, and shows `ixroute stats`. Needs root. Nothing outside those
+namespaces is touched, and they are removed whatever happens, unless you keep
+them.
 """
 
 _EXAMPLES = """\
   ixroute demo
-  ixroute demo --port vfio-user:   on emulated 82599 cards instead of veth pairs
-  ixroute demo --keep              leave it running, and say what to try next
-  ixroute demo --stop              end and remove what --keep left
+  ixroute demo --keep             leave it running, and say what to try next
+  ixroute demo --stop             end and remove what --keep left
+  ixroute demo --port af_xdp:     on veth pairs through AF_XDP, instead of cards
 """
 
 
@@ -38,8 +39,8 @@ def add(commands: parsing.Commands) -> None:
     parser.add_argument(
         "--port",
         choices=("vfio-user:", "af_xdp:"),
-        default="af_xdp:",
-        help="what the router drives: veth pairs (af_xdp:) or emulated 82599 cards (vfio-user:)",
+        default="vfio-user:",
+        help="what the router drives: emulated 82599 cards (%(default)s) or veth pairs (af_xdp:)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="only the verdict of each step")
 

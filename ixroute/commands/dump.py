@@ -6,9 +6,13 @@ import argparse
 import contextlib
 import sys
 import time
+from typing import TYPE_CHECKING, BinaryIO
 
 from ixroute.commands import parsing, tooling
 from ixroute.present import count
+
+if TYPE_CHECKING:
+    from ixroute.tools.dump import Dump
 
 _DESCRIPTION = f"""\
 Shows what arrives at a port, a line a packet, or writes it to a pcap file that
@@ -52,17 +56,21 @@ def run(args: argparse.Namespace) -> int:
             file = stack.enter_context(open(args.write, "wb"))
         try:
             dump = stack.enter_context(Dump(args.port, args.snap))
+            with contextlib.suppress(KeyboardInterrupt):
+                _take_all(dump, args, file)
         except (PortError, MemoryError) as error:
             raise UserError(str(error)) from error
-        use = dump.write(file) if file else dump.show(lambda *packet: _print(args.hex, *packet))
-        end = time.monotonic() + args.seconds if args.seconds else float("inf")
-        with contextlib.suppress(KeyboardInterrupt):
-            while (left := (args.count or 2**62) - dump.seen.packets) > 0 and time.monotonic() < end:
-                dump.take(use, min(left, 64), 100)
-                if file:
-                    file.flush()
     print(f"{count(dump.seen.packets)} packets, {count(dump.seen.bytes)} bytes", file=sys.stderr)
     return 0
+
+
+def _take_all(dump: Dump, args: argparse.Namespace, file: BinaryIO | None) -> None:
+    use = dump.write(file) if file else dump.show(lambda *packet: _print(args.hex, *packet))
+    end = time.monotonic() + args.seconds if args.seconds else float("inf")
+    while (left := (args.count or 2**62) - dump.seen.packets) > 0 and time.monotonic() < end:
+        dump.take(use, min(left, 64), 100)
+        if file:
+            file.flush()
 
 
 def _print(with_hex: bool, packet: bytes, length: int, time_ns: int) -> None:

@@ -76,7 +76,7 @@ def add(commands: parsing.Commands) -> None:
     )
     parser.add_argument(
         "--mac",
-        type=_mac,
+        type=parsing.mac,
         action="append",
         default=[],
         metavar="MAC",
@@ -182,9 +182,3 @@ def _device_id(text: str) -> int:
     if not re.fullmatch(r"(0x)?[0-9a-fA-F]{4}", text):
         raise argparse.ArgumentTypeError(f"a PCI device id like 10fb, not {text!r}")
     return int(text, 16)
-
-
-def _mac(text: str) -> bytes:
-    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
-        raise argparse.ArgumentTypeError(f"a MAC address like 02:00:00:00:00:01, not {text!r}")
-    return bytes.fromhex(text.replace(":", ""))

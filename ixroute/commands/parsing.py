@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,3 +66,10 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"a positive whole number, not {text!r}")
     return int(text)
+
+
+def mac(text: str) -> bytes:
+    """argparse type: a MAC address."""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+        raise argparse.ArgumentTypeError(f"a MAC address like 02:00:00:00:00:01, not {text!r}")
+    return bytes.fromhex(text.replace(":", ""))

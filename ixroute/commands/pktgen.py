@@ -46,9 +46,9 @@ def add(commands: parsing.Commands) -> None:
     parser.add_argument("--flows", type=parsing.positive, default=1, metavar="N", help="how many (1)")
     parser.add_argument("--source", type=_address, default="192.0.2.1", metavar="ADDRESS")
     parser.add_argument("--destination", type=_address, default="198.51.100.1", metavar="ADDRESS")
-    parser.add_argument("--source-mac", type=_mac, metavar="MAC", help="(the port's own)")
+    parser.add_argument("--source-mac", type=parsing.mac, metavar="MAC", help="(the port's own)")
     parser.add_argument(
-        "--destination-mac", type=_mac, default="ff:ff:ff:ff:ff:ff", metavar="MAC", help="(broadcast)"
+        "--destination-mac", type=parsing.mac, default="ff:ff:ff:ff:ff:ff", metavar="MAC", help="(broadcast)"
     )
     parser.add_argument("--core", type=tooling.cores, default=(), metavar="CORE", help="where it runs")
     tooling.add_loop(parser)
@@ -67,12 +67,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         return ipaddress.ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"an IPv4 or IPv6 address, not {text!r}") from None
-
-
-def _mac(text: str) -> bytes:
-    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
-        raise argparse.ArgumentTypeError(f"a MAC address like 02:00:00:00:00:01, not {text!r}")
-    return bytes.fromhex(text.replace(":", ""))
 
 
 def _plan(args: argparse.Namespace) -> Plan:

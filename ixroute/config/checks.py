@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ixroute.driver.ixgbe.ids import check_id
 from ixroute.driver.specs import NOIOMMU, VFIO, VFIO_USER, join_spec, pci_address, split_spec
 
 Check = Callable[[object], Any]
@@ -120,7 +121,7 @@ def device_id(value: object) -> int | None:
         raise WantedError(
             'a device id of four hexadecimal digits like "10fb", or "" for the card\'s own', value
         )
-    return int(value, 16)
+    return check_id(int(value, 16))
 
 
 def rss_key(value: object) -> bytes:

@@ -6,7 +6,7 @@ import os
 import sys
 
 
-def run(keep: bool = False, quiet: bool = False, ports: str = "af_xdp:") -> int:
+def run(keep: bool = False, quiet: bool = False, ports: str = "vfio-user:") -> int:
     """The demo, from the first namespace to the last cleaned up. Returns 0, or 1 when a step failed.
 
     ports: "vfio-user:" for emulated 82599 cards, "af_xdp:" for veth pairs. keep: leave it running and print what to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from ixroute.demo.netns import CommandError, Namespace
 
 READY_SECONDS = 20.0
+_CARD = re.compile(r"card \d+ \(")
+_COUNTER = re.compile(r"(\w+) (\d+)")
 
 
 class Cards:
@@ -63,18 +66,36 @@ class Cards:
         self.process.stdout.close()
         return self
 
-    def close(self) -> None:
-        """Ends the process; its TAPs go with it."""
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Ends the process; its TAPs go with it. Its exit code, 0 when it does not run."""
         if self.process is None:
-            return
+            return 0
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         try:
-            self.process.wait(5)
+            code = self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            code = self.process.wait()
         self.process = None
+        return code
+
+    def close(self) -> None:
+        self.end()
+
+    def report(self) -> list[dict[str, int]]:
+        """The last counters that it printed for each card: rx_packets, tx_packets, dma_faults, … It does when it ends,
+        and when it gets SIGUSR1."""
+        found: list[dict[str, int]] = []
+        with contextlib.suppress(OSError):
+            for line in self.log.read_text(errors="replace").splitlines():
+                if _CARD.match(line):
+                    found.append({})
+                elif found and line.startswith("  packets  "):
+                    found[-1] = {
+                        name: int(n) for name, n in _COUNTER.findall(line.removeprefix("  packets  "))
+                    }
+        return found[-len(self.sockets) :]
 
     def release(self) -> None:
         """Lets it run on after this process."""

@@ -8,14 +8,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ixroute.client import ControlError
+from ixroute.demo.cards import READY_SECONDS
 from ixroute.demo.daemon import Daemon, DaemonError
 from ixroute.demo.netns import CommandError
 from ixroute.demo.probes import Transfer, ping, tcp_transfer, traceroute, udp_flow
-from ixroute.demo.readings import dropped_total, punted_total, unbalanced
-from ixroute.demo.topology import AF_XDP, Lab, Link
+from ixroute.demo.readings import Stats, dropped_total, punted_total, unbalanced
+from ixroute.demo.topology import CARDS, Lab, Link
 
 CONFIG = """\
 # Ports, workers, memory: what the kernel cannot hold. Addresses and routes are set with `ip`.
@@ -66,7 +67,7 @@ class Teller:
             raise StepError(text)
 
 
-def run(keep: bool = False, quiet: bool = False, ports: str = AF_XDP) -> int:
+def run(keep: bool = False, quiet: bool = False, ports: str = CARDS) -> int:
     """See ixroute.demo.run."""
     if reason := _missing():
         print(f"ixroute demo: {reason}", file=sys.stderr)
@@ -95,6 +96,8 @@ def _tell(teller: Teller, lab: Lab, daemon: Daemon, keep: bool) -> None:
         _steps(teller, lab, daemon)
     except (StepError, CommandError, ControlError, OSError):
         print(f"the end of the daemon's log:\n{daemon.log_tail()}", file=sys.stderr)
+        if lab.cards:
+            print(f"the end of the emulator's log:\n{lab.cards.log_tail()}", file=sys.stderr)
         raise
     if keep:
         lab.release()
@@ -144,7 +147,7 @@ def _steps(teller: Teller, lab: Lab, daemon: Daemon) -> None:
 
 
 def _cards(teller: Teller, lab: Lab) -> None:
-    teller.head("Two Intel 82599 cards, emulated; each one's wire is the interface of a host")
+    teller.head("Two Intel 82599 cards, emulated register by register; a host's interface is each one's wire")
     assert lab.cards is not None
     teller.command(" ".join(["ixroute", *lab.cards.arguments]))
 
@@ -167,6 +170,29 @@ def _start(teller: Teller, lab: Lab, daemon: Daemon) -> None:
         all(f"\n{tap} " in f"\n{there}" for tap in taps),
         f"ready in {time.monotonic() - began:.1f} s: interfaces {', '.join(taps)}, one worker on core {core}",
     )
+    if lab.cards:
+        _driver(teller, daemon)
+
+
+def _driver(teller: Teller, daemon: Daemon) -> None:
+    """What the driver core made of the cards, which it knows by their registers only."""
+    linked = _within(READY_SECONDS, lambda: all(port["link"]["up"] for port in daemon.stats()["ports"]))
+    teller.command(f"ixroute show ports -s {daemon.control}")
+    teller.text(daemon.ask("show", "ports"))
+    speeds = {port["link"]["speed_mbps"] for port in daemon.stats()["ports"]}
+    teller.check(
+        linked and speeds == {10_000}, "brought up by ixroute's own driver; each link is up with 10 Gbit/s"
+    )
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    """Whether it holds before the time is over."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _address(teller: Teller, lab: Lab) -> None:
@@ -210,7 +236,7 @@ def _tcp(teller: Teller, lab: Lab) -> None:
 
 def _udp(teller: Teller, lab: Lab) -> None:
     for name, target in _targets(lab.links[1]):
-        flow = udp_flow(lab.client, lab.server, target, rate=5000, seconds=1.0)
+        flow = udp_flow(lab.client, lab.server, target, rate=3000, seconds=1.0)
         teller.check(
             flow.lost == 0 and flow.reordered == 0,
             f"{name} UDP: {flow.sent} datagrams at {flow.sent / flow.seconds:.0f}/s, "
@@ -264,6 +290,19 @@ def _account(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     teller.check(
         punted_total(stats) > 0, f"the kernel itself answered what is its own: {punted_total(stats)} packets"
     )
+    if lab.cards:
+        _card_counters(teller, stats)
+
+
+def _card_counters(teller: Teller, stats: Stats) -> None:
+    """The hardware's counters beside the workers'."""
+    ports = stats["ports"]
+    taken = all(port["driver"]["rx_packets_mac"] >= port["rx_packets"] for port in ports)
+    missed = sum(port["driver"]["rx_missed"] for port in ports)
+    counted = ", ".join(f"{port['name']} {port['driver']['rx_packets_mac']}" for port in ports)
+    teller.check(
+        taken, f"the cards' own counters: {counted} packets received, {missed} missed for want of room"
+    )
 
 
 def _end(teller: Teller, lab: Lab, daemon: Daemon) -> None:
@@ -272,6 +311,15 @@ def _end(teller: Teller, lab: Lab, daemon: Daemon) -> None:
     daemon.close()
     if lab.cards:
         teller.check(code == 0, f"SIGTERM: the daemon ended with code {code}, the cards are given back")
+        ended = lab.cards.end()
+        faults = [card["dma_faults"] for card in lab.cards.report()]
+        bad = [card.get("bad_descriptors", 0) for card in lab.cards.report()]
+        clean = [0] * len(lab.links)
+        teller.check(
+            ended == 0 and faults == bad == clean,
+            f"the emulator, which checks every access of a card to memory: {sum(faults)} DMA faults,"
+            f" {sum(bad)} bad descriptors",
+        )
         return
     xdp = "xdp" in lab.router.ip("link show")
     teller.check(
@@ -292,6 +340,7 @@ It is still running. Try, as root:
   alias ixroute={_this_command()}
   export S={daemon.control}
   ixroute stats -w -s $S                  # what each port does, every second
+  ixroute show ports -s $S                # what is driven, and how
   ixroute lookup fd00:2::2 -s $S          # which route, next hop and port, or why not
   ip netns exec {client} ping 10.0.2.2
   ip -n {router} route add unreachable 10.0.2.2    # and watch the ping; `route del` mends it

@@ -189,7 +189,8 @@ class Lab:
         """The TAP that is the far end of an emulated card's wire becomes the host's interface."""
         host, wire = self.hosts[link.host], f"wire{link.number - 1}"
         self.router.ip(f"link set {wire} netns {host.name} name eth0")
-        host.ip(f"link set eth0 address {link.host_mac} mtu {link.mtu}")
+        # The queue is where frames wait when the emulator's thread does not get a core at once.
+        host.ip(f"link set eth0 address {link.host_mac} mtu {link.mtu} txqueuelen 10000")
 
     def _set_up_host(self, link: Link) -> None:
         host = self.hosts[link.host]
@@ -212,7 +213,8 @@ class Lab:
         for link in self.links:
             commands.append(f"addr add {link.router4}/24 dev {link.interface}")
             commands.append(f"addr add {link.router6}/64 dev {link.interface} nodad")
-            commands.append(f"link set {link.interface} up")
+            mtu = f"mtu {link.mtu} " if self.cards else ""  # of a veth pair ixroute takes it over
+            commands.append(f"link set {link.interface} {mtu}up")
         return commands
 
     @property

@@ -19,7 +19,7 @@ from ixroute.driver.dma import HUGE_PAGE_BYTES
 from ixroute.driver.memlock import memlock_text, raise_memlock
 from ixroute.driver.pci import PciDevice
 from ixroute.driver.transport import DmaMapping, DmaMemory, TransportError
-from ixroute.driver.vfio import VfioTransport, _containers
+from ixroute.driver.vfio import VfioTransport, process_container
 from ixroute.driver.vfio_abi import Kernel
 from ixroute.driver.vfio_group import VfioContainer, check_driver
 
@@ -92,7 +92,7 @@ class NoIommuTransport(VfioTransport):
 
     @classmethod
     def _default_container(cls) -> VfioContainer:
-        return _containers.setdefault("noiommu", NoIommuContainer())
+        return process_container(cls.kind, NoIommuContainer)
 
 
 def physical_pages(device: str, memory: DmaMemory, kernel: Kernel | None = None) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class TransportError(Exception):
@@ -57,8 +57,10 @@ class Region(Protocol):
     def write32(self, offset: int, value: int) -> None:
         """May be posted: read32 of the same region comes after it."""
 
-    def bell(self, offset: int) -> Any:
-        """`struct doorbell *` (doorbell.h) for the register, for C to write; valid until the transport closes."""
+    def bell(self, offset: int, value: int | None = None) -> Any:
+        """`struct doorbell *` (doorbell.h) for the register, for C to write; valid until the transport closes.
+        value: the only one that it will ever be rung with, for which a device may have a cheaper way. What a bell says
+        may come before writes that were posted: read32 before it is rung, as whoever enables a queue does anyway."""
 
 
 class Config(Protocol):
@@ -81,6 +83,18 @@ class Irq(Protocol):
 
     def stop(self) -> None:
         """The device raises none any more; the eventfds are closed. Idempotent."""
+
+
+@runtime_checkable
+class Reconnectable(Protocol):
+    """What a transport has besides, behind which a device can go and come back."""
+
+    def alive(self) -> bool:
+        """Whether the device is there; asks without waiting."""
+
+    def reconnect(self) -> None:
+        """To the device that came back, as after power-on; all that the transport gave out stays valid. No worker may
+        ring a bell meanwhile. TransportError, and it can be tried again, while it has not."""
 
 
 class Transport(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ixroute.driver import vfio_abi as abi
 from ixroute.driver.transport import Config, DmaMapping, DmaMemory, Irq, TransportError
@@ -27,9 +27,11 @@ BARS = 6
 _containers: dict[str, VfioContainer] = {}
 
 
-def process_container() -> VfioContainer:
-    """The one that all VFIO ports of this process share."""
-    return _containers.setdefault("vfio", VfioContainer())
+def process_container(kind: str, make: Callable[[], VfioContainer]) -> VfioContainer:
+    """The one that all ports of this kind in this process share."""
+    if kind not in _containers:
+        _containers[kind] = make()
+    return _containers[kind]
 
 
 class VfioIrq:
@@ -125,7 +127,7 @@ class VfioTransport:
 
     @classmethod
     def _default_container(cls) -> VfioContainer:
-        return process_container()
+        return process_container(cls.kind, VfioContainer)
 
     def _ask_device(self) -> bool:
         """Whether it can be reset."""

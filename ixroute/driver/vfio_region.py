@@ -93,7 +93,7 @@ class VfioRegion:
         else:
             write_at(self._device, self._fd, self._info, offset, 4, value & 0xFFFFFFFF)
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         """See Region; a new one each time, since a bell has one writer. TransportError for a register that cannot be
         mapped: C could not reach it."""
         found = self._find(offset)

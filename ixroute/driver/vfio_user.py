@@ -2,8 +2,8 @@
 
 A register is mapped when the server offers memory for it, else each access is a message. Writes of a region in which
 nothing is mapped are posted: the server works in order, so that a later read, or any other request, comes after them.
-As soon as some register can be written past the socket that would no longer hold (a tail written to memory could
-overtake the base written before it), so there each write waits for its answer.
+Where some are mapped, a write to one could overtake a message before it, so there each write waits for its answer.
+A bell past the socket can overtake posted writes too (transport.py): whoever rings it has read a register before.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ MSIX = 2
 FIRST_IOVA = 4 << 30
 """Above everything that 32 bits reach, so that an address cut short anywhere is a fault, not somebody's memory."""
 IOVA_STEP = 2 << 20
+_RECONNECT_SECONDS = 1.0
 _MAX_REGISTERS = 1024
 _MAX_MAPPED = 1 << 30
 _U32 = struct.Struct("=I")
@@ -71,9 +72,7 @@ class _Link:
 
     def error(self, e: Exception) -> TransportError:
         if isinstance(e, GoneError):
-            return TransportError(
-                self.device, f"{e}: start it again (`ixroute emulate`) and open the port anew"
-            )
+            return TransportError(self.device, f"{e}: start it again (`ixroute emulate`)")
         return TransportError(self.device, str(e))
 
     def check(self) -> None:
@@ -131,13 +130,14 @@ class UserRegion:
         self._number = number
         self._sleep = sleep
         self._areas: list[_Area] = []
-        self._bells: list[Any] = []
-        self._registers: dict[int, tuple[int, Any]] | None = None
+        self._bells: list[tuple[int, int | None, Any]] = []
+        self._registers: dict[tuple[int, int | None], tuple[int, Any]] | None = None
         self._shadows: list[_Area] = []
         self._events: list[int] = []
         if fd >= 0:
             self._map(info, fd)
-        self._posted = not self._areas and not self._events_of_server()
+        self._events_of_server()
+        self._posted = not self._areas
 
     def _map(self, info: p.RegionInfo, fd: int) -> None:
         """What is not of whole pages, or not in the region, stays trapped: a server must serve that as well."""
@@ -180,13 +180,19 @@ class UserRegion:
         area.word(offset)[0] = value
         self._link.check()
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         """A new one each time: a bell has one writer. Past the socket with a wake-up where the server has an event
         for the register, else mapped and found by the server's own looking, else a message."""
         self._check(offset)
         self._link.check()
         bell = ffi.new("struct doorbell *")
-        shadow = self._events_of_server().get(offset)
+        self._hang(offset, value, bell)
+        self._bells.append((offset, value, bell))
+        return bell
+
+    def _hang(self, offset: int, value: int | None, bell: Any) -> None:
+        events = self._events_of_server()
+        shadow = events.get((offset, None)) or events.get((offset, value))
         area = self._area(offset)
         if shadow:
             event, word = shadow
@@ -198,11 +204,10 @@ class UserRegion:
             lib.doorbell_to_socket(
                 bell, self._link.client.socket.fileno(), message, len(message), p.ACCESS.size
             )
-        self._bells.append(bell)
-        return bell
 
-    def _events_of_server(self) -> dict[int, tuple[int, Any]]:
-        """offset -> (eventfd, `volatile uint32_t *`), asked for once. A server without such registers refuses."""
+    def _events_of_server(self) -> dict[tuple[int, int | None], tuple[int, Any]]:
+        """(offset, the only value or None) -> (eventfd, `volatile uint32_t *`), asked for once. A server without such
+        registers refuses."""
         if self._registers is None:
             self._registers = {}
             request = p.IoFds(self._number, argsz=p.IoFds.FORM.size + _MAX_REGISTERS * p.IoFd.FORM.size)
@@ -226,7 +231,8 @@ class UserRegion:
         assert self._registers is not None
         shadows: dict[int, _Area] = {}
         for register in reply.registers:
-            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and not register.flags
+            known = not register.flags & ~p.IO_FD_DATAMATCH
+            usable = register.type == p.IO_FD_SHADOW and register.size in (0, 4) and known
             if not usable or register.offset & 3 or register.shadow_offset & 3:
                 continue
             if register.shadow not in shadows:
@@ -243,19 +249,32 @@ class UserRegion:
             event = fds[register.fd]
             if event not in self._events:
                 self._events.append(event)
-            self._registers[register.offset] = (event, area.word(register.shadow_offset))
+            value = register.datamatch if register.flags & p.IO_FD_DATAMATCH else None
+            self._registers[register.offset, value] = (event, area.word(register.shadow_offset))
 
     def _close_unused(self, fds: Sequence[int]) -> None:
         close_fds(fd for fd in fds if fd not in self._events)
 
     def close(self) -> None:
-        for bell in self._bells:
+        for _, _, bell in self._bells:
             lib.doorbell_silence(bell)
         for area in self._areas + self._shadows:
             area.close()
         close_fds(self._events)
         self._areas, self._shadows, self._events = [], [], []
         self._registers = {}
+
+    def open_anew(self, info: p.RegionInfo, fd: int) -> None:
+        """After close(), of the same region of another server: the bells ring there."""
+        if info.size != self.size:
+            raise TransportError(self._link.device, "another device answers there now: restart ixroute")
+        self._registers = None
+        if fd >= 0:
+            self._map(info, fd)
+        self._events_of_server()
+        self._posted = not self._areas
+        for offset, value, bell in self._bells:
+            self._hang(offset, value, bell)
 
 
 class UserConfig:
@@ -308,18 +327,22 @@ class UserIrq:
         if not 0 < n <= self.count:
             raise ValueError(f"{n} vectors: the device has {self.count}")
         self._fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(n)]
-        each = max(1, min(self._link.client.server.max_msg_fds, 253))
         try:
-            for first in range(0, n, each):
-                fds = self._fds[first : first + each]
-                message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
-                self._link.call(p.SET_IRQS, message.pack(), fds)
-            self.switch_on()
+            self.tell()
         except TransportError:
             with contextlib.suppress(TransportError):
                 self.stop()
             raise
         return tuple(self._fds)
+
+    def tell(self) -> None:
+        """Gives the server the eventfds there are."""
+        each = max(1, min(self._link.client.server.max_msg_fds, 253))
+        for first in range(0, len(self._fds), each):
+            fds = self._fds[first : first + each]
+            message = p.SetIrqs(MSIX, first, len(fds), p.IRQ_DATA_EVENTFD)
+            self._link.call(p.SET_IRQS, message.pack(), fds)
+        self.switch_on()
 
     def switch_on(self) -> None:
         """Also after a reset, which switches it off."""
@@ -362,6 +385,7 @@ class VfioUserTransport:
         self._sleep_area: _Area | None = None
         self._sleep_known = False
         self._closed = False
+        self._timeout_s = timeout_s
         sock = _connect(where, timeout_s) if isinstance(where, str) else where
         try:
             self._client = Client(sock, timeout_s)
@@ -382,6 +406,48 @@ class VfioUserTransport:
     def alive(self) -> bool:
         """Whether the server still holds its end of the connection; for a port's regular look at its card."""
         return self._client.alive() and not any(area.lost for area in self._link.areas)
+
+    def reconnect(self) -> None:
+        """To a server that has come back, with all that was set up: memory at the same addresses, the same eventfds
+        and bells. The device itself is as after power-on. No worker may ring a bell meanwhile. TransportError, and it
+        can be tried again, while there is no server, or one of another device."""
+        self._close_regions()
+        self._client.close()
+        self._client = self._link.client = self._connected_anew()
+        try:
+            for number, region in self._regions.items():
+                info, fd = self._region_info(number)
+                try:
+                    region.open_anew(info, fd)
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
+            for mapping in self._mappings.values():
+                memory = mapping.memory
+                self._link.call(p.DMA_MAP, p.DmaMap(mapping.base, memory.bytes).pack(), [memory.fd])
+            self._irq.tell()
+            self._bus_master(True)
+        except TransportError:
+            self._close_regions()
+            self._client.close()
+            raise
+
+    def _connected_anew(self) -> Client:
+        """With less patience than at first: somebody waits meanwhile who has other things to do."""
+        try:
+            client = Client(_connect(self.device, _RECONNECT_SECONDS), _RECONNECT_SECONDS)
+        except GoneError as e:
+            raise TransportError(self.device, f"{e}; does another client use the card?") from e
+        client.timeout_s = self._timeout_s
+        return client
+
+    def _close_regions(self) -> None:
+        for region in self._regions.values():
+            region.close()
+        if self._sleep_area:
+            self._sleep_area.close()
+        self._sleep_area, self._sleep_known = None, False
+        self._link.areas.clear()
 
     def map_bar(self, number: int) -> Region:
         """The same object for the same number."""
@@ -495,10 +561,7 @@ class VfioUserTransport:
                 mapping.users = 1
                 self.dma_unmap(mapping.memory)
         self._mappings.clear()
-        for region in self._regions.values():
-            region.close()
-        if self._sleep_area:
-            self._sleep_area.close()
+        self._close_regions()
         self._client.close()
 
 
@@ -516,7 +579,7 @@ def _connect(path: str, timeout_s: float) -> socket.socket:
                 continue
             why = "the server takes no client: another one uses the card"
         except (FileNotFoundError, ConnectionRefusedError):
-            why = f"no card is emulated there: start it with `ixroute emulate --socket {path}`"
+            why = f"no card is emulated there: start it with `ixroute emulate --wire SPEC --socket {path}`"
         except OSError as e:
             why = f"no connection: {e.strerror or e}"
         sock.close()

@@ -87,6 +87,8 @@ void card_reset(struct card *card)
 	memset(card->stats, 0, sizeof(card->stats));
 	packet_buffer_clear(&card->buffer);
 	card->tso.active = false;
+	for (unsigned i = 0; i < CARD_VECTORS; i++)
+		card->registers[CARD_UNMASK_WORDS / 4 + i] = 0;
 	irq_reset(&card->irq);
 	engine_leave(card->engine);
 }
@@ -119,6 +121,8 @@ int card_set_vectors(struct card *card, unsigned first, unsigned n, const int *f
 	engine_enter(card->engine);
 	for (unsigned i = 0; i < n; i++)
 		card->irq.fd[first + i] = fds[i];
+	for (card->irq.wired = CARD_VECTORS; card->irq.wired && card->irq.fd[card->irq.wired - 1] < 0;)
+		card->irq.wired--;
 	engine_leave(card->engine);
 	return 0;
 }

@@ -22,6 +22,10 @@
 #define CARD_QUEUES 128u
 #define CARD_VECTORS 64u
 #define CARD_BAR_BYTES 0x80000u
+/* In the image, where no register is: a word for each vector, in which a client that can store there may ask for what
+ * writing the vector's bit to EIMS_EX does: it stores anything but 0 and wakes the engine as after a tail. One word a
+ * vector, so that clients' threads do not overwrite each other's. */
+#define CARD_UNMASK_WORDS 0x7F000u
 
 struct engine;
 struct card;

@@ -32,6 +32,7 @@ from ixroute.emulator.behaviours import (
 )
 from ixroute.emulator.dma import DmaMemory
 from ixroute.emulator.eeprom import Eeprom
+from ixroute.emulator.engine import UNMASK_WORDS
 from ixroute.emulator.faults import Faults, Settling
 from ixroute.emulator.image import BarImage
 from ixroute.emulator.link import Link
@@ -57,6 +58,13 @@ IRQ_MSI, IRQ_MSIX = 1, 2
 SLEEP_BYTES = 4096
 QUEUE_AREAS = ((0x1000, 0x1000), (0x6000, 0x2000), (0xD000, 0x1000))
 """Pages of BAR 0 with nothing but queues, which a client may map."""
+_SIZES = {
+    BAR0: BAR_BYTES,
+    BAR2: pci.BAR2_BYTES,
+    BAR4: pci.BAR4_BYTES,
+    CONFIG: pci.CONFIG_BYTES,
+    SLEEP_REGION: SLEEP_BYTES,
+}
 _MSIX_ENTRY = (0xFFFF_FFFC, 0xFFFF_FFFF, 0xFFFF_FFFF, 0x0000_0001)
 
 
@@ -253,26 +261,27 @@ class Card:
         match index:
             case 0 if self.options.map_bar:
                 return RegionInfo(BAR_BYTES, fd=self.image.fd, areas=QUEUE_AREAS)
-            case 0:
-                return RegionInfo(BAR_BYTES)
-            case 2:
-                return RegionInfo(pci.BAR2_BYTES)
-            case 4:
-                return RegionInfo(pci.BAR4_BYTES)
-            case 7:
-                return RegionInfo(pci.CONFIG_BYTES)
             case 9:
                 return RegionInfo(
                     SLEEP_BYTES, writable=False, fd=self.engine.sleep_fd, type=SLEEP_REGION_TYPE
                 )
+        if index in _SIZES:
+            return RegionInfo(_SIZES[index])
         return RegionInfo(0, readable=False, writable=False)
 
     def io_events(self, region: int) -> Sequence[IoEvent]:
-        """The tails: the engine looks at them in the image."""
+        """The tails, which the engine looks at in the image; and the unmasking of one vector, which it is asked for in
+        a word of the vector's own: register EIMS_EX, that value only."""
         if region != BAR0:
             return ()
         offsets = [offset_of(name, queue) for queue in range(QUEUES) for name in ("RDT", "TDT")]
-        return [IoEvent(offset, 4, self.engine.event_fd, self.image.fd, offset) for offset in offsets]
+        event, image = self.engine.event_fd, self.image.fd
+        tails = [IoEvent(offset, 4, event, image, offset) for offset in offsets]
+        unmasks = [
+            IoEvent(offset_of("EIMS_EX", v // 32), 4, event, image, UNMASK_WORDS + 4 * v, 1 << v % 32)
+            for v in range(pci.MSIX_VECTORS)
+        ]
+        return tails + unmasks
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         with self._lock:
@@ -310,7 +319,7 @@ class Card:
     def _check(self, region: int, offset: int, size: int) -> None:
         if self._closed:
             raise DeviceError(errno.ENODEV, "the card is closed")
-        limit = self.region(region).size
+        limit = _SIZES.get(region, 0)
         if offset < 0 or size <= 0 or offset + size > limit:
             raise DeviceError(errno.EINVAL, f"region {region} has no {size} bytes at {offset:#x}")
         if region in (BAR0, BAR2, BAR4) and (size not in (1, 2, 4, 8) or offset % size):

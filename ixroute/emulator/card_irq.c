@@ -160,6 +160,27 @@ static void unmask(struct card *card, uint64_t queues, uint32_t other)
 		irq->asserted &= ~(misc_vector(card, 0) | misc_vector(card, 1));
 }
 
+static volatile uint32_t *asking(const struct card *card, unsigned vector)
+{
+	return &card->registers[CARD_UNMASK_WORDS / 4 + vector];
+}
+
+bool irq_asked(const struct card *card)
+{
+	for (unsigned i = 0; i < card->irq.wired; i++)
+		if (*asking(card, i))
+			return true;
+	return false;
+}
+
+/* Each word is taken before its vector is unmasked: what is stored after that asks once more. */
+void irq_take_asked(struct card *card)
+{
+	for (unsigned i = 0; i < card->irq.wired; i++)
+		if (*asking(card, i) && __atomic_exchange_n(asking(card, i), 0, __ATOMIC_SEQ_CST))
+			unmask(card, 1ull << i, 0);
+}
+
 /* The 32 bits of an _EX register. */
 static bool extended(uint32_t offset, uint32_t base, unsigned *shift)
 {

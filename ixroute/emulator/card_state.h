@@ -102,6 +102,7 @@ struct irq {
 	uint64_t held;	   /* waits for its EITR */
 	uint64_t due_ns[CARD_VECTORS];
 	int fd[CARD_VECTORS];
+	unsigned wired; /* vectors from here on have no eventfd */
 };
 
 enum stat {
@@ -276,6 +277,9 @@ void irq_reset(struct irq *irq);
 void irq_queue(struct card *card, bool is_tx, unsigned queue);
 void irq_other(struct card *card, uint32_t bits);
 void irq_update(struct card *card, uint64_t now_ns);
+/* Whether a vector's word asks for its unmasking (card.h), and doing it. */
+bool irq_asked(const struct card *card);
+void irq_take_asked(struct card *card);
 uint64_t irq_due_ns(const struct card *card);
 void irq_raise(struct card *card, unsigned vector);
 bool irq_read(struct card *card, uint32_t offset, uint32_t *value);

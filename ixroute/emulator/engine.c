@@ -152,8 +152,10 @@ static unsigned pass(struct engine *engine, uint64_t now_ns)
 	for (unsigned i = 0; i < engine->n_cards; i++) {
 		struct card *card = engine->cards[i];
 
-		if (card->irq.held)
+		if (unlikely(card->irq.held || irq_asked(card))) {
+			irq_take_asked(card);
 			irq_update(card, now_ns);
+		}
 		moved += card_rx_pass(card, now_ns);
 		moved += card_tx_pass(card, now_ns);
 	}
@@ -196,7 +198,7 @@ static bool work_left(struct engine *engine)
 			found |= (card->wire->ops->arm(card->wire) != 0) & card_hears(card);
 		}
 		found |= !card->tx_blocked && card_tx_has_work(card);
-		found |= card_rx_has_work(card);
+		found |= card_rx_has_work(card) || irq_asked(card);
 	}
 	return found;
 }

@@ -19,6 +19,7 @@ from ixroute._dataplane import ffi, lib
 QUEUES = int(lib.CARD_QUEUES)
 VECTORS = int(lib.CARD_VECTORS)
 BAR_BYTES = int(lib.CARD_BAR_BYTES)
+UNMASK_WORDS = int(lib.CARD_UNMASK_WORDS)
 
 POLL_NS = 50_000
 _F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h, 5.1: mappings that are there already stay writable

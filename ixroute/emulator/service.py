@@ -14,6 +14,7 @@ import os
 import selectors
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class Service:
         """Opens wires and sockets; nothing moves yet. UserError (WireError), OSError, MemoryError."""
         self.slots: list[Slot] = []
         self._stop = self._ask = False
+        self._next_tick = 0.0
         self._cores = plan.cores
         self._selector = selectors.DefaultSelector()
         self._opened = contextlib.ExitStack()
@@ -110,7 +112,8 @@ class Service:
                 while not self._stop and self.engine.running:
                     for key, _ in self._selector.select(TICK_SECONDS):
                         key.data()
-                    self._tell()
+                    if self._ask or time.monotonic() >= self._next_tick:
+                        self._tell()
             finally:
                 self._selector.unregister(wake)
                 died = not self._stop and not self.engine.running
@@ -127,6 +130,7 @@ class Service:
             self._stop = True
 
     def _tell(self) -> None:
+        self._next_tick = time.monotonic() + TICK_SECONDS
         for slot in self.slots:
             for line in slot.faults.look(slot.card.counters()):
                 log.error("%s", line)

@@ -20,8 +20,10 @@
 #include "emulator/wire_kinds.h"
 
 #define SECOND_NS 1000000000u
-/* A card that did not look for this long is not given all it missed at once. */
+/* A card that did not look for this long is not given all it missed at once, nor more than its client's ring can take: on
+ * a machine that gave the engine's core to others for a while all of that would be lost. */
 #define BACKLOG_NS 10000000u
+#define BACKLOG_PACKETS 256u
 #define RING_BYTES (4u << 20)
 #define SNAPLEN 65535u
 
@@ -29,6 +31,7 @@ struct player {
 	struct pcap_file file;
 	bool loop, ended;
 	uint64_t pps; /* 0: no clock */
+	uint64_t backlog_ns;
 	uint64_t next_ns, fraction; /* when the next packet is due: next_ns + fraction/pps; 0: not begun */
 	uint8_t padded[WIRE_BURST][WIRE_SHORTEST];
 };
@@ -90,8 +93,8 @@ static uint64_t player_now(struct player *p)
 	now = clock_ns(CLOCK_MONOTONIC);
 	if (!p->next_ns)
 		p->next_ns = now;
-	else if (now > BACKLOG_NS && p->next_ns < now - BACKLOG_NS)
-		p->next_ns = now - BACKLOG_NS;
+	else if (now > p->backlog_ns && p->next_ns < now - p->backlog_ns)
+		p->next_ns = now - p->backlog_ns;
 	return now;
 }
 
@@ -306,6 +309,9 @@ struct wire *wire_pcap_create(const uint8_t *bytes, size_t n, int loop, uint64_t
 	pcap->wire = (struct wire){ .ops = &pcap_ops, .wait_fd = -1, .waits = 1 };
 	pcap->player.loop = loop != 0;
 	pcap->player.pps = pps;
+	pcap->player.backlog_ns = pps ? (uint64_t)BACKLOG_PACKETS * SECOND_NS / pps : 0;
+	if (pcap->player.backlog_ns > BACKLOG_NS)
+		pcap->player.backlog_ns = BACKLOG_NS;
 	pcap->player.ended = !bytes || pcap_open(&pcap->player.file, bytes, n, &value) != PCAP_FINE;
 	if (recorder_begin(&pcap->recorder, out_fd, event)) {
 		free(pcap);

@@ -144,7 +144,9 @@ int worker_run(struct worker *worker, uint64_t idle_ns)
 		now_ns = idle_ns ? clock_ns(CLOCK_MONOTONIC) : 0;
 		if (idle_since_ns == 0)
 			idle_since_ns = now_ns;
-		if (now_ns - idle_since_ns < idle_ns)
+		/* Whoever wakes us has put the packet there first. A wake without one (a cause that was pending when its
+		 * vector was unmasked) is no sign of more. */
+		if (tries == 0 && now_ns - idle_since_ns < idle_ns)
 			continue;
 		worker_sleep(worker, tries++);
 		idle_since_ns = 0;

@@ -15,7 +15,7 @@ struct fwd {
 	struct fwd_way way[2]; /* way[0]: in by side 0, out by side 1 */
 };
 
-/* Until the clock (CLOCK_MONOTONIC) shows until_ns, lane_stop, or a signal while it sleeps. */
+/* Until the clock (CLOCK_MONOTONIC) shows until_ns. */
 void fwd_run(struct fwd *fwd, uint64_t until_ns);
 
 #endif

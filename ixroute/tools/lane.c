@@ -30,13 +30,8 @@ void lane_idle(struct lane *lane, uint64_t *idle_since_ns, uint64_t until_ns)
 	for (unsigned s = 0; s < 2; s++)
 		for (uint32_t i = 0; i < lane->side[s].n; i++)
 			queues[n++] = lane->side[s].queue[i];
+	/* A wake without a packet is no sign of one: the next pass in vain sleeps again. */
 	queues_wait(queues, n, (int)((until_ns - now) / 1000000 + 1));
-	*idle_since_ns = 0;
-}
-
-void lane_stop(struct lane *lane)
-{
-	atomic_store_explicit(&lane->stop, 1, memory_order_relaxed);
 }
 
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n)

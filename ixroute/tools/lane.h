@@ -2,7 +2,6 @@
 #ifndef IXROUTE_TOOLS_LANE_H
 #define IXROUTE_TOOLS_LANE_H
 
-#include <stdatomic.h>
 #include <time.h>
 
 #include "driver/wait.h"
@@ -20,7 +19,6 @@ struct lane {
 	struct frame_pool *pool;
 	uint32_t burst;	 /* packets at a time, 1 to LANE_BURST */
 	uint64_t idle_ns; /* polls in vain for so long before it sleeps; UINT64_MAX: never sleeps */
-	_Atomic int stop;
 };
 
 static inline uint64_t lane_now_ns(void)
@@ -35,7 +33,6 @@ static inline uint64_t lane_now_ns(void)
 void lane_tidy(struct lane *lane);
 /* Nothing moved in the last pass: spins on, or sleeps, at most until until_ns. *idle_since_ns is 0 after a busy pass. */
 void lane_idle(struct lane *lane, uint64_t *idle_since_ns, uint64_t until_ns);
-void lane_stop(struct lane *lane);
 /* n frames back to the pool. */
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 

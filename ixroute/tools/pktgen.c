@@ -49,13 +49,19 @@ static void make_packet(const struct pktgen *gen, const struct pktgen_shape *sha
 	put16(udp + 6, sum == 0xffff ? 0xffff : (uint16_t)~sum); /* 0 would say that there is none (RFC 768) */
 }
 
+/* From the start to when the next packet is due. Its product of packets and nanoseconds does not fit 64 bits for long. */
+static uint64_t due_after_ns(const struct pktgen *gen)
+{
+	return (uint64_t)((double)gen->tx_packets * 1e9 / (double)gen->rate_pps);
+}
+
 /* How many packets may be sent now. */
 static uint64_t allowed(struct pktgen *gen, uint64_t now_ns)
 {
 	uint64_t due = gen->lane.burst;
 
 	if (gen->rate_pps) {
-		uint64_t late_ns = gen->tx_packets * 1000000000 / gen->rate_pps + MAX_AHEAD_NS;
+		uint64_t late_ns = due_after_ns(gen) + MAX_AHEAD_NS;
 
 		if (now_ns - gen->started_ns > late_ns) /* forget what could not be sent in time */
 			gen->started_ns += now_ns - gen->started_ns - late_ns;
@@ -133,7 +139,7 @@ static uint64_t next_due_ns(const struct pktgen *gen, uint64_t until_ns)
 		return until_ns;
 	if (!gen->rate_pps)
 		return 0; /* the transmit ring is full: it is emptied without an event */
-	due_ns = gen->started_ns + (uint64_t)((double)gen->tx_packets * 1e9 / (double)gen->rate_pps);
+	due_ns = gen->started_ns + due_after_ns(gen);
 	return due_ns < until_ns ? due_ns : until_ns;
 }
 
@@ -156,5 +162,5 @@ void pktgen_run(struct pktgen *gen, uint64_t until_ns)
 		else if (next_due_ns(gen, until_ns) > now_ns + 2000000) /* shorter sleeps are not kept anyway */
 			lane_idle(lane, &idle_since_ns, next_due_ns(gen, until_ns) - 1000000);
 		now_ns = lane_now_ns();
-	} while (!atomic_load_explicit(&lane->stop, memory_order_relaxed) && now_ns < until_ns);
+	} while (now_ns < until_ns);
 }

@@ -54,7 +54,7 @@ class Session(contextlib.ExitStack):
         self.ports: list[Port] = []
         try:
             for index, spec in enumerate(specs):
-                port = open_port(f"port{index}", index, spec, self.umem, threads, self.options)
+                port = open_port(spec, index, spec, self.umem, threads, self.options)
                 self.callback(port.close)
                 self.ports.append(port)
         except BaseException:

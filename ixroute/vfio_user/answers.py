@@ -165,8 +165,17 @@ class Answers:
                 if fd not in fds:
                     fds.append(fd)
             at, shadow = fds.index(event.event_fd), fds.index(event.shadow_fd)
+            match = event.datamatch
             registers.append(
-                p.IoFd(event.offset, event.size, at, shadow=shadow, shadow_offset=event.shadow_offset)
+                p.IoFd(
+                    event.offset,
+                    event.size,
+                    at,
+                    flags=0 if match is None else p.IO_FD_DATAMATCH,
+                    shadow=shadow,
+                    shadow_offset=event.shadow_offset,
+                    datamatch=match or 0,
+                )
             )
         reply = p.IoFds(asked.index, registers).pack(asked.argsz)
         return reply, fds if len(reply) > p.IoFds.FORM.size else []

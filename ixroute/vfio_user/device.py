@@ -40,6 +40,8 @@ class IoEvent:
     event_fd: int
     shadow_fd: int
     shadow_offset: int
+    datamatch: int | None = None
+    """Only for writes of this value; others are messages."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_a_server_that_dies_leaves_a_port_that_can_be_closed_with_all_its_frames
     with kind(2, socket=True) as rig:
         rig.refill()
         kind.middle.close()
-        with pytest.raises(PortError, match="the server has gone"):
+        with pytest.raises(PortError):
             rig.port.service()
         rig.port.close(rig.pools)
         assert rig.free_frames() == sum(int(pool.capacity) for pool in rig.pools)
@@ -85,7 +85,7 @@ def test_a_server_that_takes_registers_memory_away_is_a_server_that_is_gone(seed
         rig.refill()
         assert kind.middle.cut()
         rig.send(0, bytes(60))  # a worker's store, which nobody may refuse
-        with pytest.raises(PortError, match="took away the memory"):
+        with pytest.raises(PortError):
             rig.port.service()
         assert not rig.transport.alive()
 

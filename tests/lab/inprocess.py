@@ -69,11 +69,11 @@ class InProcessRegion:
         with self._transport.refusals():
             self._device.write(self._number, offset, value.to_bytes(4, "little"))
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         self._check(offset)
         bell = ffi.new("struct doorbell *")
         for event in self._device.io_events(self._number):
-            if event.offset == offset:
+            if event.offset == offset and event.datamatch in (None, value):
                 shadow = self._transport.shadow(event.shadow_fd)
                 asleep = self._transport.shadow(self._device.region(SLEEP_REGION).fd).word(0)
                 lib.doorbell_to_register(bell, shadow.word(event.shadow_offset), event.event_fd, asleep)

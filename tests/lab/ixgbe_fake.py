@@ -222,7 +222,7 @@ class FakeRegion:
             data = self.phy.get((device, self._mdio_address), 0) if there else 0xFFFF
             self.values[MSRWD] = data << 16
 
-    def bell(self, offset: int) -> Any:
+    def bell(self, offset: int, value: int | None = None) -> Any:
         bell = ffi.new("struct doorbell *")
         lib.doorbell_to_register(bell, self._bells + offset // 4, -1, ffi.NULL)
         self._keep.append(bell)

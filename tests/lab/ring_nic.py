@@ -27,7 +27,7 @@ class Registers:
 
     words: Any
 
-    RDT, TDT, EIMS, EIMC = 0, 16, 32, 48  # indexes; a cache line each
+    RDT, TDT, EIMS = 0, 16, 32  # indexes; a cache line each
 
     def __getitem__(self, index: int) -> int:
         return int(self.words[index])
@@ -70,8 +70,8 @@ class RingNic:
         self._make(port, interrupts)
 
     def _make(self, port: int, interrupts: bool) -> None:
-        self.bells: list[Any] = [ffi.new("struct doorbell *") for _ in range(4)]
-        indexes = (Registers.RDT, Registers.TDT, Registers.EIMS, Registers.EIMC)
+        self.bells: list[Any] = [ffi.new("struct doorbell *") for _ in range(3)]
+        indexes = (Registers.RDT, Registers.TDT, Registers.EIMS)
         for bell, index in zip(self.bells, indexes, strict=True):
             lib.doorbell_to_register(bell, self.registers.words + index, -1, ffi.NULL)
         config = self.config = ffi.new("struct ixgbe_ring_config *")
@@ -86,7 +86,7 @@ class RingNic:
         config.port, config.event, config.vector_bit = port, self.event, 4
         config.rx_tail, config.tx_tail = self.bells[0], self.bells[1]
         if interrupts:
-            config.unmask, config.mask = self.bells[2], self.bells[3]
+            config.unmask = self.bells[2]
         self.ring = lib.ixgbe_ring_create(config)
         assert self.ring != ffi.NULL
         self.queue = lib.ixgbe_ring_queue(self.ring)

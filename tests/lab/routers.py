@@ -7,7 +7,7 @@ from typing import Any
 
 from ixroute.demo.daemon import Daemon
 from ixroute.demo.readings import unbalanced
-from ixroute.demo.topology import Lab
+from ixroute.demo.topology import AF_XDP, CARDS, Lab
 from lab.support import port_arguments, wait_until
 
 
@@ -43,17 +43,33 @@ class Router:
             if self.daemon:
                 self.daemon.close()
                 print(f"the end of the daemon's log:\n{self.daemon.log_tail(40)}")
+            if self.lab.cards and self.lab.cards.process:
+                check_cards(self.lab)
             self.lab.close()
 
 
+def check_cards(lab: Lab) -> None:
+    """Ends the lab's emulated cards: none saw an access to memory that it was not given, or a bad descriptor."""
+    assert lab.cards is not None
+    lab.cards.end()
+    report = lab.cards.report()
+    assert len(report) == len(lab.links), lab.cards.log_tail()
+    wrong = [card for card in report if card["dma_faults"] or card.get("bad_descriptors")]
+    assert not wrong, lab.cards.log_tail()
+
+
 def start_router(
-    kind: str = "ixroute", *, hosts: int = 2, watchdog_s: float = 0, **lab_options: Any
+    kind: str = "ixroute", *, hosts: int = 2, watchdog_s: float = 0, workers: str = "", **lab_options: Any
 ) -> Router:
-    """kind: `ixroute`, or `linux`. Addresses are set, forwarding is on."""
-    router = Router(Lab(hosts, kernel=kind == "linux", **lab_options).create(), None)
+    """kind: `ixroute` on veth pairs, `cards`: ixroute on emulated 82599s, or `linux`. Addresses are set, forwarding
+    is on. workers: cores, as `ixroute run` takes them."""
+    ports = CARDS if kind == "cards" else AF_XDP
+    router = Router(Lab(hosts, kernel=kind == "linux", ports=ports, **lab_options).create(), None)
     try:
-        if kind == "ixroute":
-            router.daemon = Daemon(router.lab.router, port_arguments(router.lab), watchdog_s=watchdog_s)
+        if kind != "linux":
+            router.daemon = Daemon(
+                router.lab.router, port_arguments(router.lab, workers), watchdog_s=watchdog_s
+            )
             router.daemon.start()
         router.lab.address_router()
     except BaseException:

@@ -11,10 +11,10 @@ from typing import Any
 from ixroute.demo.topology import Lab
 
 
-def port_arguments(lab: Lab) -> list[str]:
-    """`ixroute run` arguments for a lab's cables: one worker, on the last core."""
+def port_arguments(lab: Lab, workers: str = "") -> list[str]:
+    """`ixroute run` arguments for a lab's cables: one worker, on the last core, unless other cores are named."""
     ports = [word for link in lab.links for word in ("--port", f"{link.port}={link.spec}")]
-    return [*ports, "--workers", str(max(os.sched_getaffinity(0)))]
+    return [*ports, "--workers", workers or str(max(os.sched_getaffinity(0)))]
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] | str) -> float:

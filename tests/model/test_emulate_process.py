@@ -180,6 +180,24 @@ def test_a_file_is_played_when_a_driver_listens_and_not_before(tmp_path: Path) -
     assert all(frame in got for frame in frames), said
 
 
+@pytest.mark.parametrize("command", ["dump", "pktgen"])
+def test_a_tool_whose_emulator_is_killed_ends_and_says_so(tmp_path: Path, command: str) -> None:
+    with emulated(tmp_path, ["discard"]) as cards:
+        tool = cards.tool(command)
+
+        def has_its_card() -> bool:
+            cards.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+            return "dma_maps 2" in cards.said()
+
+        wait_until(has_its_card, 20, cards.said)
+        cards.process.kill()
+        said, _ = tool.communicate(timeout=30)
+    assert tool.returncode == 1, said
+    assert "Traceback" not in said
+    assert "the server has gone" in said
+
+
 @pytest.mark.parametrize("connected", [False, True])
 def test_nobody_asks_and_no_cpu_is_used(tmp_path: Path, connected: bool) -> None:
     with emulated(tmp_path, ["pair:a", "pair:a"]) as cards:

@@ -6,14 +6,14 @@ import logging
 import os
 import select
 import struct
-import threading
 
 import pytest
 
-from ixroute._dataplane import ffi, lib
+from ixroute._dataplane import lib
 from ixroute.driver.port import PortError, PortOptions
 from ixroute.emulator.card import CardOptions
 from ixroute.emulator.pci import KINDS
+from lab.echo import Echo
 from lab.emulated_port import EmulatedPort
 
 MAC = bytes.fromhex("025990000001")
@@ -204,43 +204,19 @@ def wait_until_readable(rig: EmulatedPort, fd: int) -> None:
 @pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
 def test_a_port_under_way_is_reset_while_its_worker_runs(socket: bool) -> None:
     """The worker is a thread that polls as a router's does; it never stops."""
-    with EmulatedPort(1, socket=socket) as rig:
-        queue, pool = rig.queues[0], rig.pools[0]
-        frames = ffi.new("struct frame[]", 64)
-        received = 0
-        stop = threading.Event()
-
-        def work() -> None:
-            nonlocal received
-            while not stop.is_set():
-                lib.queue_reclaim(queue, pool)
-                n = lib.queue_rx_burst(queue, frames, 64)
-                received += n
-                taken = lib.queue_tx_burst(queue, frames, n)
-                for frame in frames[taken:n]:
-                    lib.frame_pool_put(pool, rig.umem.c, frame.addr)
-                lib.queue_refill(queue, pool)
-                lib.queue_tx_doorbell(queue)
-
-        worker = threading.Thread(target=work)
-        worker.start()
-        rig.engine.start()
-        try:
+    with EmulatedPort(1, sleeps=True, socket=socket) as rig:
+        with Echo(rig.queues[0], rig.pools[0]) as worker:
+            rig.engine.start()
             for round_ in range(3):
-                before = received
-                while received < before + 20:
+                before = worker.received
+                while worker.received < before + 20:
                     lib.wire_memory_put(rig.wire, udp(round_), 60)
                     os.sched_yield()
                 rig.port.reset()
                 rig.port.service()
-        finally:
-            stop.set()
-            worker.join()
             rig.engine.stop()
         assert rig.port.stats()["resets"] == 3
-        assert rig.card.counters()["dma_faults"] == 0
-        rig.port.close(rig.pools)
-        assert int(pool.n) == int(pool.capacity)
+        rig.close()
 
 
 def test_a_reset_that_no_worker_answers_is_refused_and_changes_nothing() -> None:
@@ -251,6 +227,25 @@ def test_a_reset_that_no_worker_answers_is_refused_and_changes_nothing() -> None
         rig.deliver(udp(1))
         rig.step()
         assert len(rig.receive()) == 1
+
+
+def test_a_program_of_one_thread_gets_its_card_reset_when_the_link_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """service() does not wait for the thread that it is called from: that one lets go in its next calls."""
+    with EmulatedPort(1) as rig:
+        rig.refill()
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.port._link, "service", lambda: True)
+            rig.port.service()
+        assert rig.port.stats()["resets"] == 0
+        assert not rig.receive()
+        rig.port.service()
+        assert rig.port.stats()["resets"] == 1
+        rig.refill()
+        rig.deliver(udp(1))
+        rig.step()
+        assert rig.receive() == [udp(1)]
 
 
 def test_a_card_that_is_pulled_out_ends_in_errors_and_a_clean_close() -> None:
@@ -277,15 +272,35 @@ def test_close_gives_every_frame_back_and_the_card_is_quiet(socket: bool) -> Non
 
 @pytest.mark.parametrize("socket", [False, True], ids=["in process", "over a socket"])
 def test_one_event_can_serve_several_queues(socket: bool) -> None:
+    """Also after a reset of the card."""
     with EmulatedPort(2, socket=socket) as rig:
-        rig.refill()
+        first, shared = rig.port.event(0), rig.port.event(1)
         rig.port.event_rebind(0, 1)
-        rig.port.event_rebind(1, 1)
-        rig.port.event_ack(1)
-        rig.port.event_check(1)
-        rig.port.event_ack(1)
-        rig.deliver(*[udp(flow * 7919) for flow in range(20)])
-        wait_until_readable(rig, rig.port.event(1))
-        assert rig.port.event_check(1)
-        assert not rig.port.event_check(1)
-        assert not readable(rig.port.event(0))
+        assert [rig.port.event(q) for q in (0, 1)] == [shared, shared]
+        for _ in range(2):
+            rig.refill()
+            rig.port.event_ack(0)
+            rig.deliver(*[udp(flow * 7919) for flow in range(20)])
+            wait_until_readable(rig, shared)
+            assert rig.port.event_check(0)
+            assert not rig.port.event_check(1), "one event, whichever queue it is asked for"
+            assert not readable(first)
+            assert all(rig.receive(q) for q in (0, 1))
+            rig.port.reset(workers_run=False)
+            for fd in (first, shared):  # they were woken to see it
+                os.eventfd_read(fd)
+
+
+def test_events_of_queues_that_are_not_there_are_errors() -> None:
+    with EmulatedPort(1) as rig:
+        for q in (-1, 1):
+            with pytest.raises(PortError, match="queues with an event are 0 to 0"):
+                rig.port.event(q)
+            with pytest.raises(PortError, match="queues with an event are 0 to 0"):
+                rig.port.event_check(q)
+            with pytest.raises(PortError, match="queues with an event are 0 to 0"):
+                rig.port.event_ack(q)
+            with pytest.raises(PortError, match="queues with an event are 0 to 0"):
+                rig.port.event_rebind(q, 0)
+            with pytest.raises(PortError, match="queues with an event are 0 to 0"):
+                rig.port.event_rebind(0, q)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ixroute.demo.daemon import Daemon
-from ixroute.demo.topology import Lab
+from ixroute.demo.topology import AF_XDP, CARDS, Lab
 from lab.frames import DMZ_MTU, LAN_MTU, WAN_MTU
-from lab.routers import Router, start_router
+from lab.routers import Router, check_cards, start_router
 from lab.support import port_arguments
 from lab.wires import Stage
 
@@ -46,8 +46,9 @@ def router(make_router: Callable[..., Router]) -> Router:
     return make_router()
 
 
-def _stage(kernel: bool, label: str) -> Iterator[Stage]:
-    with Lab(3, kernel=kernel, mtu=(LAN_MTU, WAN_MTU, DMZ_MTU), mute=True, label=label) as lab:
+def _stage(kernel: bool, label: str, ports: str = AF_XDP) -> Iterator[Stage]:
+    mtu = (LAN_MTU, WAN_MTU, DMZ_MTU)
+    with Lab(3, kernel=kernel, ports=ports, mtu=mtu, mute=True, label=label) as lab:
         stage = Stage(lab)
         try:
             yield stage
@@ -82,3 +83,16 @@ def ours() -> Iterator[tuple[Stage, Daemon]]:
             stage.furnish()
             stage.settle()
             yield stage, daemon
+
+
+@pytest.fixture(scope="module")
+def on_cards() -> Iterator[tuple[Stage, Daemon]]:
+    """The same on emulated 82599s. None of them may have been led beyond its memory at the end."""
+    for stage in _stage(False, "cards", CARDS):
+        with Daemon(stage.lab.router, port_arguments(stage.lab)) as daemon:
+            daemon.start()
+            stage.furnish()
+            stage.settle()
+            yield stage, daemon
+            assert daemon.stop() == 0
+        check_cards(stage.lab)

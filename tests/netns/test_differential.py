@@ -74,3 +74,18 @@ def test_ixroute_asks_for_neighbours_as_linux_does(linux: Stage, ours: tuple[Sta
     expected = linux.listen(REPEATING, ANSWERS_END_S)
     heard = ours[0].listen(REPEATING, ANSWERS_END_S)
     assert heard == expected, f"Linux:\n{told(expected)}\nixroute:\n{told(heard)}"
+
+
+def on_a_wire(heard: dict[str, Counter[bytes]]) -> dict[str, Counter[bytes]]:
+    """As a card puts frames on its wire: none is shorter than 60 bytes without its checksum (IEEE 802.3 4.2.3.3)."""
+    return {
+        port: Counter(frame.ljust(60, b"\0") for frame in frames.elements()) for port, frames in heard.items()
+    }
+
+
+@pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)
+def test_ixroute_on_emulated_cards_sends_what_linux_sends(
+    linux: Stage, on_cards: tuple[Stage, Daemon], case: Case
+) -> None:
+    expected, heard = on_a_wire(linux.play(case)), on_cards[0].play(case)
+    assert heard == expected, f"Linux:\n{told(expected)}\nixroute:\n{told(heard)}"

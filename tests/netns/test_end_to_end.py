@@ -23,7 +23,7 @@ both_ways = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module", params=["linux", "ixroute"])
+@pytest.fixture(scope="module", params=["linux", "ixroute", "cards"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Router]:
     """One router for the tests that leave it as it was."""
     router = start_router(str(request.param), label="shared")

@@ -93,12 +93,20 @@ def left_behind() -> list[str]:
     return [path.name for path in RUN.glob(f"{PREFIX}*")]
 
 
-def test_the_demo_holds_what_it_claims_and_leaves_nothing_behind() -> None:
+CARDS_WORDS = ("82599 SFP+ (10fb)", "10GBASE-SR", "RSS symmetric", "0 missed", "0 DMA faults")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [((), CARDS_WORDS), (("--port", "af_xdp:"), ("XDP programs are gone",))]
+)
+def test_the_demo_holds_what_it_claims_and_leaves_nothing_behind(
+    options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     before = left_behind()
-    done = demo()
+    done = demo(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
-    for word in ("IPv4 ping", "IPv6 traceroute", "Gbit/s", "blackhole_route", "ixroute stats"):
+    for word in ("IPv4 ping", "IPv6 traceroute", "Gbit/s", "blackhole_route", "ixroute stats", *words):
         assert word in done.stdout
     assert left_behind() == before
 
@@ -114,8 +122,11 @@ def test_a_kept_demo_runs_until_it_is_stopped() -> None:
         control = Namespace(router).directory / "ixroute.sock"
         stats = run_command([sys.executable, "-m", "ixroute", "stats", "-j", "-s", os.fspath(control)])
         assert '"ports"' in stats
+        running = Namespace(router).pids()
+        assert len(running) == 2, "the daemon, and the emulator of its cards"
     finally:
         assert demo("--stop").returncode == 0
+    assert not any(os.path.exists(f"/proc/{pid}/ns/net") for pid in running)
     assert not any(name in kept_labs() for name in kept)
 
 

@@ -50,9 +50,11 @@ def receive_stopped(card: Card) -> Iterator[None]:
 def _set_enable(card: Card, on: bool) -> None:
     nic = card.nic
     nic.SECRXCTRL.set(RX_DIS=1)
-    nic.SECRXSTAT.wait(0.05, RDY=1)
-    nic.RXCTRL.set(RXEN=int(on))
-    nic.SECRXCTRL.set(RX_DIS=0)
+    try:
+        nic.SECRXSTAT.wait(0.05, RDY=1)
+        nic.RXCTRL.set(RXEN=int(on))
+    finally:  # a port that cannot be changed is not a deaf one
+        nic.SECRXCTRL.set(RX_DIS=0)
 
 
 def enable_receive(card: Card) -> None:

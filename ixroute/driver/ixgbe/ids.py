@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 INTEL = 0x8086
 
@@ -32,31 +32,17 @@ class Mac:
     """The EEPROM can be read through EERD. Otherwise only the firmware reads it, and it checks it too."""
     semaphore_register_bit: bool = False
     """SW_FW_SYNC is guarded by its own bit 31 beside SWSM.SMBI, not by SWSM.SWESMBI."""
-    sdp_causes: tuple[int, ...] = (24, 25, 26)
-    """EICR's bits of the software defined pins."""
     moved: Mapping[str, int] = field(default_factory=dict)
     """Registers that this MAC has elsewhere."""
 
 
 _82599 = Mac("82599", 512, 16, 128)
-_X540 = Mac("X540", 384, 16, 128, semaphore_register_bit=True, sdp_causes=(25, 26, 27))
-_X550 = Mac(
-    "X550", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True, sdp_causes=(25, 26, 27)
+_X540 = Mac("X540", 384, 16, 128, semaphore_register_bit=True)
+_X550 = Mac("X550", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True)
+_X550EM_X = replace(_X550, name="X550EM_x")
+_X550EM_A = replace(
+    _X550, name="X550EM_a", moved={"EEC": 0x15FF8, "SWSM": 0x15F70, "FWSM": 0x15F74, "SW_FW_SYNC": 0x15F78}
 )
-_X550EM_X = Mac(
-    "X550EM_x",
-    384,
-    64,
-    512,
-    odd_speeds=True,
-    eerd=False,
-    semaphore_register_bit=True,
-    sdp_causes=(25, 26, 27),
-)
-_X550EM_A = Mac(
-    "X550EM_a", 384, 64, 512, odd_speeds=True, eerd=False, semaphore_register_bit=True, sdp_causes=(25, 26, 27),
-    moved={"EEC": 0x15FF8, "SWSM": 0x15F70, "FWSM": 0x15F74, "SW_FW_SYNC": 0x15F78},
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,18 +83,21 @@ VIRTUAL = frozenset({0x10ED, 0x152E, 0x1515, 0x1530, 0x1565, 0x1564, 0x15A8, 0x1
 """Virtual functions: other registers, and a driver of the physical one to ask."""
 
 
-class UnknownCard(Exception):  # noqa: N818
+class UnknownCard(ValueError):  # noqa: N818
     """Not one of the family; says what to do."""
+
+
+def check_id(force_id: int) -> int:
+    """force_id, which is in the table. Raises UnknownCard."""
+    if force_id not in MODELS:
+        raise UnknownCard(f"{force_id:04x} is no 82599, X540 or X550: 10fb is the 82599 with SFP+")
+    return force_id
 
 
 def identify(vendor: int, device: int, force_id: int | None = None) -> Model:
     """The model of a card with these ids. force_id: the one to take it for. Raises UnknownCard."""
     if force_id is not None:
-        if force_id not in MODELS:
-            raise UnknownCard(
-                f"force_id {force_id:04x} is no 82599, X540 or X550: 10fb is the 82599 with SFP+"
-            )
-        return MODELS[force_id]
+        return MODELS[check_id(force_id)]
     if vendor == INTEL and device in VIRTUAL:
         raise UnknownCard(
             f"{vendor:04x}:{device:04x} is a virtual function of an ixgbe card: name the physical one"

@@ -6,6 +6,8 @@ EIMS_EX and then looks at its ring once more. No transmit interrupts: a worker t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ixroute.driver.ixgbe.card import Card
 
 VECTORS = 64
@@ -23,15 +25,17 @@ def set_vector(card: Card, q: int, vector: int) -> None:
         card.nic.IVAR[q >> 1].set(RX0=vector, RX0_VALID=1)
 
 
-def set_up(card: Card, queues: int, misc: int | None, interval_us: int) -> None:
-    """4.6.6 Interrupt initialization; all stay masked but what concerns no queue. misc: the vector of that, None when
-    it has none and is looked at now and then. interval_us: between two interrupts of a vector."""
+def set_up(card: Card, vectors: Sequence[int], misc: int | None, interval_us: int) -> None:
+    """4.6.6 Interrupt initialization; all stay masked but what concerns no queue. vectors: of each queue; none when
+    there are too few for all. misc: the vector of what concerns no queue, None when it has none and is looked at now
+    and then. interval_us: between two interrupts of a vector."""
     nic = card.nic
+    queues = len(vectors)
     nic.GPIE.write(MULTIPLE_MSIX=1, OCD=1, EIAME=1, PBA=1)
     for register in nic.IVAR:
         register.write(0)
-    for q in range(queues):
-        set_vector(card, q, q)
+    for q, vector in enumerate(vectors):
+        set_vector(card, q, vector)
         nic.EITR[q].write(ITR=interval_us // 2, CNT_WDIS=1)
     nic.EIAC.write(RTX=_mask(min(queues, 16), 0))
     for word, register in enumerate(nic.EIAM_EX):

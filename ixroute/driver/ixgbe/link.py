@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from ixroute.driver.ixgbe import ids, mdio, sfp
 from ixroute.driver.ixgbe.card import Card
-from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
+from ixroute.driver.ixgbe.regfile import Timeout
 from ixroute.driver.ixgbe.semaphores import MAC_CSR, resource
 from ixroute.driver.port import Link
-from ixroute.driver.transport import TransportError
 
 # AUTOC.LMS and AUTOC.PMA_10G
 _LMS_10G_PARALLEL = 1
@@ -167,7 +166,6 @@ class LinkControl:
         card = self._card
         self.module = None
         module = sfp.identify(card)
-        self._say(str(module))
         words = self._settings(module)
         if words is None:
             return
@@ -186,6 +184,7 @@ class LinkControl:
         kind = module.settings
         words = None if kind is None else sfp.settings_of(self._card, kind + self._card.lan_id)
         if words is not None:
+            self._say(str(module))
             return words
         if not self._unsupported_module:
             self._say(
@@ -195,7 +194,8 @@ class LinkControl:
             )
             return None
         self._say(
-            f"{module} is of a kind that this card has no settings for; trying those of optical ones", True
+            f"{module} is of a kind that this card has no settings for; trying those of optical ones",
+            warn=True,
         )
         return sfp.settings_of(self._card, sfp.OPTICAL + self._card.lan_id) or []
 
@@ -234,9 +234,6 @@ class LinkControl:
             self._card.info(what)
 
     def stop(self) -> None:
-        """The partner sees the link go. Nothing is raised: the card may be gone."""
+        """The partner sees the link go."""
         if self._card.model.media == ids.SFP:
-            try:
-                self._laser(False)
-            except (RegisterError, TransportError, OSError) as error:
-                self._card.warn(f"on the way out: {error}")
+            self._laser(False)

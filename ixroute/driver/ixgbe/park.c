@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "vfio_user/shared_event.h"
+#include "driver/ixgbe/ring_state.h"
 
 /* RUNNING -> PARKED -> SEEN -> RUNNING, or RESTARTING -> BEGINNING -> RUNNING: the worker's steps are PARKED to SEEN and
  * those from RESTARTING on. PARKED may also follow RESTARTING, when the next reset comes before the worker. */
@@ -106,12 +106,12 @@ static unsigned parked_arm(struct queue *queue)
 	return 0;
 }
 
-/* Python wakes workers by the queue's event, which is drained here or it would wake them for ever. */
+/* Python wakes workers by the queue's event, which is drained here or it would wake them for ever. One of the card's
+ * may be among them, so the ring is to know: in its worker, and nothing else of it is touched. */
 static void parked_disarm(struct queue *queue)
 {
 	see(queue);
-	if (queue->wait_fd >= 0)
-		shared_event_take(queue->wait_fd);
+	ixgbe_ring_disarm(queue);
 }
 
 struct ixgbe_park *ixgbe_park_create(struct ixgbe_ring *ring)

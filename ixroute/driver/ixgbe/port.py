@@ -14,17 +14,17 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from ixroute._dataplane import lib
 from ixroute.driver.ixgbe import filters, interrupts, receive, reset, rss, statistics, transmit
 from ixroute.driver.ixgbe.card import Card, CardError
 from ixroute.driver.ixgbe.ids import UnknownCard, identify
 from ixroute.driver.ixgbe.link import LinkControl
-from ixroute.driver.ixgbe.regfile import CardGone, Clock, RegisterError, RegisterFile
+from ixroute.driver.ixgbe.regfile import CardGone, Clock, RegisterError, RegisterFile, Timeout
 from ixroute.driver.ixgbe.rings import MOST_SLOTS, Rings, buffer_kib
 from ixroute.driver.port import Link, PortError, PortOptions
-from ixroute.driver.transport import Transport, TransportError
+from ixroute.driver.transport import Reconnectable, Transport, TransportError
 from ixroute.driver.umem import FRAME_BYTES, Umem
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,9 +34,14 @@ _CRC = 4  # the card takes it off, but has it meanwhile
 _LEAST_BUFFER_KIB = 2
 _COLLECT_SECONDS = 10.0  # between two readings of the counters; they fill in 288
 _RESET_AGAIN_SECONDS = 30.0  # after one that failed
+_CONNECT_AGAIN_SECONDS = 2.0
 _DRAIN_SECONDS = 0.2
+_LET_GO_AT_ONCE_SECONDS = 0.01  # workers that poll or sleep need microseconds
+_LET_GO_SECONDS = 1.0
+_LET_GO_AT_LAST_SECONDS = 5.0  # a program that calls service() between two bursts
 _QUEUE_COUNTERS = ("rx_no_frame", "rx_kicks", "rx_bad", "tx_kicks", "tx_refused", "tx_bad")
 _DEFAULT_MTU = 1500
+_RETA_ENTRIES = 128  # beyond them in ERETA, which X550 alone has
 
 
 def max_mtu(frame_bytes: int) -> int:
@@ -102,13 +107,18 @@ class IxgbePort:
         self._card: Card | None = None
         self._rings: Rings | None = None
         self._vectors: Sequence[int] = ()
+        self._vector_of = list(range(workers))
         self._mtu = min(_DEFAULT_MTU, self.max_mtu)
         self._mac = bytes(6)
         self._resets = 0
         self._reset_again_at: float | None = None
+        self._gone = False  # the card, from behind its transport
+        self._connect_again_at = 0.0
+        self._parked_at: float | None = None  # the queues, for a reset that is still to come
         self._collect_at = 0.0
         self._last_stats: dict[str, int] = {}
         self._zero_stats: dict[str, int] = {}
+        self._last_words = ""
         umem.hold()
         try:
             with self._errors():
@@ -192,7 +202,8 @@ class IxgbePort:
             receive.set_queue(card, q, rings.rx(q), buffer_kib(self._umem.frame_bytes))
             transmit.set_queue(card, q, rings.tx(q))
         misc = self.n_queues if self.link_fd >= 0 else None
-        interrupts.set_up(card, self.n_queues if self._vectors else 0, misc, self._options.interrupt_us)
+        vectors = self._vector_of[: len(self._vectors)]
+        interrupts.set_up(card, vectors, misc, self._options.interrupt_us)
         for q in range(self.n_queues):
             transmit.enable_queue(card, q)
             receive.enable_queue(card, q)
@@ -209,6 +220,11 @@ class IxgbePort:
             raise PortError(self.spec, str(error), self.name) from error
         except OSError as error:
             raise PortError(self.spec, error.strerror or str(error), self.name) from error
+
+    def _checked_rings(self) -> Rings:
+        if self._rings is None:
+            raise CardError("is not up")
+        return self._rings
 
     def _checked_card(self) -> Card:
         if self._card is None:
@@ -245,7 +261,9 @@ class IxgbePort:
 
     @_control
     def link(self) -> Link:
-        return self._link.read() if self._reset_again_at is None else Link(up=False)
+        if self._gone or self._reset_again_at is not None:
+            return Link(up=False)
+        return self._link.read()
 
     @_control
     def service(self) -> None:
@@ -254,15 +272,44 @@ class IxgbePort:
         now = self._clock.now()
         if self.link_fd >= 0:  # drained whatever follows: readable for ever, it would keep the caller awake
             lib.shared_event_take(self.link_fd)
-        if self._reset_again_at is not None:
-            if now >= self._reset_again_at:
-                self._reset(workers_run=True)
+        if isinstance(self._transport, Reconnectable) and (self._gone or not self._transport.alive()):
+            self._come_back(self._transport, now)
             return
-        if self._fatal_error() or self._link.service():
-            self._reset(workers_run=True)
+        if self._reset_again_at is not None:  # the queues are parked since the one that failed
+            if now >= self._reset_again_at:
+                self._reset_parked()
+            return
+        if self._parked_at is None and (self._fatal_error() or self._link.service()):
+            self._checked_rings().park()
+            self._parked_at = now
+        if self._parked_at is not None:
+            self._reset_when_parked(now, self._parked_at)
         if now >= self._collect_at:
             self._statistics.collect()
             self._collect_at = now + _COLLECT_SECONDS
+
+    def _come_back(self, transport: Reconnectable, now: float) -> None:
+        """The card has gone from the transport: its queues are parked until there is one again, which is then set as
+        this one was. TransportError says why not yet."""
+        card, rings = self._checked_card(), self._rings
+        if rings is None:
+            raise CardError("is not up")
+        if not self._gone:
+            rings.park()
+            self._gone, self._parked_at = True, None
+            card.warn("the card is gone: packets for it are dropped until it comes back")
+        elif now < self._connect_again_at:
+            return
+        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
+        if held := rings.held(_LET_GO_AT_ONCE_SECONDS):
+            raise CardError(f"the workers of queues {held} have not let go of a card that is gone")
+        transport.reconnect()
+        config = card.config
+        if identify(config.read(0, 2), config.read(2, 2), self._options.force_id) != card.model:
+            raise CardError("another kind of card answers there now: restart ixroute")
+        self._gone = False
+        self._reset_parked()
+        card.info("the card is back, and set up as it was")
 
     def _fatal_error(self) -> bool:
         """Whether the card reports an error that only a reset ends. Takes what the link's interrupt was for."""
@@ -276,8 +323,8 @@ class IxgbePort:
     @_control
     def set_mtu(self, mtu: int) -> None:
         if not 68 <= mtu <= self.max_mtu:
-            longest = receive.LONGEST_FRAME - _HEADER
-            help_ = "" if mtu > longest else "; memory.frame_bytes says how much a frame holds"
+            larger = self.max_mtu < mtu <= receive.LONGEST_FRAME - _HEADER
+            help_ = "; memory.frame_bytes says how much a frame holds" if larger else ""
             raise CardError(f"MTU {mtu} is not from 68 to {self.max_mtu}{help_}")
         receive.set_frame_limit(self._checked_card(), mtu)
         self._mtu = mtu
@@ -363,12 +410,32 @@ class IxgbePort:
         self._reset(workers_run)
 
     def _reset(self, workers_run: bool) -> None:
-        card, rings = self._checked_card(), self._rings
-        if rings is None:
-            raise CardError("is not up")
+        if self._reset_again_at is None:
+            rings = self._checked_rings()
+            rings.park()
+            if workers_run and (held := rings.held(_LET_GO_SECONDS)):
+                self._give_up(held)
+        self._reset_parked()
+
+    def _reset_when_parked(self, now: float, parked_at: float) -> None:
+        """Does not wait for workers: the caller may be one. Its next calls of the queues let go, and the next
+        service() resets."""
+        held = self._checked_rings().held(_LET_GO_AT_ONCE_SECONDS)
+        if not held:
+            self._reset_parked()
+        elif now - parked_at > _LET_GO_AT_LAST_SECONDS:
+            self._give_up(held)
+
+    def _give_up(self, held: list[int]) -> NoReturn:
+        self._parked_at = None
+        self._checked_rings().unpark(reset=False)
+        raise CardError(f"the workers of queues {held} do not let go of them: the card is not reset")
+
+    def _reset_parked(self) -> None:
+        self._parked_at = None
+        card, rings = self._checked_card(), self._checked_rings()
         with contextlib.suppress(CardError):
             self._statistics.collect()
-        rings.park(workers_run)
         try:
             self._make_ready(card)
             reset.write_mac(card, self._mac)
@@ -377,39 +444,51 @@ class IxgbePort:
             raise
         except (RegisterError, TransportError, OSError):
             self._reset_again_at = self._clock.now() + _RESET_AGAIN_SECONDS
-            reset.leave_in_reset(card)
+            self._on_the_way_out(lambda: reset.leave_in_reset(card))
             raise
         self._reset_again_at = None
         self._resets += 1
         rings.unpark(reset=True)
 
+    @_control
     def event(self, q: int) -> int:
-        """The eventfd of queue q's interrupt, which any thread may wait for; -1: none."""
-        return self._vectors[q] if self._vectors else -1
+        """The eventfd of queue q's interrupt, which any thread may wait for. PortError when there is none."""
+        return self._vectors[self._vector(q)]
 
     @_control
     def event_check(self, q: int) -> bool:
         """Whether the interrupt came since it was last looked at; it is masked then, until event_ack."""
-        return bool(lib.shared_event_take(self._vectors[q]))
+        return bool(lib.shared_event_take(self._vectors[self._vector(q)]))
 
     @_control
     def event_ack(self, q: int) -> None:
-        """The interrupt of queue q's vector may come again. Look at the queue once more after this: what came
-        before raises none."""
-        self._checked_card().nic.EIMS_EX[q >> 5].write(1 << (q & 31))
+        """Queue q's interrupt may come again. Look at the queue once more after this: what came before raises
+        none."""
+        vector = self._vector(q)
+        self._checked_card().nic.EIMS_EX[vector >> 5].write(1 << (vector & 31))
 
     @_control
-    def event_rebind(self, q: int, vector: int) -> None:
-        """Queue q raises the vector of queue `vector` from now on: one fd for several queues. For whoever waits by
-        event() itself; a worker waits for its own queue's."""
-        if not 0 <= q < self.n_queues or not 0 <= vector < len(self._vectors):
-            raise CardError(f"queues and vectors are 0 to {self.n_queues - 1}")
-        interrupts.set_vector(self._checked_card(), q, vector)
+    def event_rebind(self, q: int, to: int) -> None:
+        """Queue q raises the interrupt that queue `to` had at first: one event for several queues. For whoever waits
+        by event() itself; a worker waits for its own queue's."""
+        self._vector(q)
+        self._vector(to)
+        interrupts.set_vector(self._checked_card(), q, to)
+        self._vector_of[q] = to
+
+    def _vector(self, q: int) -> int:
+        if not self._vectors:
+            raise CardError("its queues have no interrupts: the machine gives too few")
+        if not 0 <= q < len(self._vectors):
+            raise CardError(f"queues with an event are 0 to {len(self._vectors) - 1}, not {q}")
+        return self._vector_of[q]
 
     @_control
     def dump(self) -> list[str]:
         """Every register that can be read without changing anything, a line each: "RXDCTL[0] = 0x02000000 ENABLE=1"."""
-        return self._checked_card().nic.dump(self.n_queues)
+        card = self._checked_card()
+        absent = () if card.model.mac.reta_entries > _RETA_ENTRIES else ("ERETA",)
+        return card.nic.dump(self.n_queues, absent)
 
     # ---- the end
 
@@ -421,13 +500,15 @@ class IxgbePort:
                 self.stats()
             self._closed = True
             self.link_fd = -1
-            if self._card is not None:
-                self._quiet(self._card)
-            self._quietly(lambda: reset.bus_master(self._transport.config, False))
-            self._quietly(self._transport.irq.stop)
+            card = self._card
+            if card is not None:
+                self._on_the_way_out(lambda: self._quiet(card))
+            self._on_the_way_out(lambda: reset.bus_master(self._transport.config, False))
+            self._on_the_way_out(self._transport.irq.stop)
             if self._rings is not None:
                 rings, self._rings = self._rings, None
-                self._quietly(lambda: rings.close(pools))  # a server that is gone has nothing mapped any more
+                # a server that is gone has nothing mapped any more
+                self._on_the_way_out(lambda: rings.close(pools))
             self._transport.close()
             self._umem.release()
 
@@ -442,10 +523,7 @@ class IxgbePort:
                     transmit.disable_queue(card, q)
                 self._link.stop()
             reset.take(card, False)
-        except CardGone as error:
-            card.warn(str(error))
-            return
-        except (RegisterError, TransportError, OSError) as error:
+        except Timeout as error:  # the reset ends it all the same
             card.warn(f"on the way out: {error}")
         reset.leave_in_reset(card)
 
@@ -454,9 +532,11 @@ class IxgbePort:
         while self._link.read().up and rings.in_flight() and self._clock.now() < end:
             self._clock.sleep(1e-3)
 
-    def _quietly(self, step: Callable[[], object]) -> None:
+    def _on_the_way_out(self, step: Callable[[], object]) -> None:
+        """Whatever happens is no more than a line in the log, and one that is not the line before."""
         try:
             step()
-        except (TransportError, OSError) as error:
-            if self._card is not None:
+        except (RegisterError, TransportError, OSError) as error:
+            if self._card is not None and str(error) != self._last_words:
                 self._card.warn(f"on the way out: {error}")
+            self._last_words = str(error)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ixroute.driver.ixgbe import eeprom
 from ixroute.driver.ixgbe.card import QUEUES, Card, CardError
-from ixroute.driver.ixgbe.regfile import RegisterError, Timeout
-from ixroute.driver.transport import Config, TransportError
+from ixroute.driver.ixgbe.regfile import Timeout
+from ixroute.driver.ixgbe.semaphores import EEPROM, resource
+from ixroute.driver.transport import Config
 
 _COMMAND = 4  # PCI configuration space
 _MEMORY = 1 << 1
@@ -56,6 +57,7 @@ def disable_master(card: Card) -> None:
         card.warn("its requests on PCIe do not end: flushing its buffers")
         nic.HLREG0.set(LPBK=1)
         nic.RXCTRL.set(RXEN=0)
+        card.clock.sleep(3e-3)  # a last completion may still come
         nic.GCR_EXT.set(BUFFERS_CLEAR=1)
         nic.flush()
         card.clock.sleep(20e-6)
@@ -126,7 +128,8 @@ def wait_until_ready(card: Card) -> None:
     except Timeout as error:
         card.warn(f"{error}; going on")
     if card.model.mac.eerd:
-        eeprom.check(card)
+        with resource(card, EEPROM):
+            eeprom.check(card)
     check_firmware(card)
     nic.RDRXCTL.wait(DMAIDONE=1)
 
@@ -165,10 +168,9 @@ def take(card: Card, driven: bool) -> None:
 
 
 def leave_in_reset(card: Card) -> None:
-    """What a failed bring-up ends with, and every close: interrupts off, a fresh reset, no bus mastering. Raises
-    nothing: there may be no card any more."""
-    for step in (disable_interrupts, reset_once, disable_interrupts):
-        try:
-            step(card)
-        except (RegisterError, TransportError, OSError) as error:
-            card.warn(f"on the way out: {error}")
+    """What a failed bring-up ends with, and every close: interrupts off, and a fresh reset."""
+    disable_interrupts(card)
+    try:
+        reset_once(card)
+    finally:
+        disable_interrupts(card)

@@ -33,7 +33,6 @@ struct ixgbe_ring_config {
 	struct doorbell *rx_tail; /* RDT */
 	struct doorbell *tx_tail; /* TDT */
 	struct doorbell *unmask;  /* EIMS_EX of the queue's vector; NULL: the queue cannot be waited for */
-	struct doorbell *mask;	  /* EIMC_EX */
 	uint32_t vector_bit;	  /* what is written there */
 	int event;		  /* the vector's eventfd; -1 */
 };

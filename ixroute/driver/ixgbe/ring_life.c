@@ -4,6 +4,11 @@
  * No wake-up is lost: arm unmasks the queue's vector and then looks at the ring. A packet that came before the vector
  * was unmasked is seen in the ring; one that comes after raises it. The card remembers a cause that comes while it is
  * masked (EICR, datasheet 7.3.1.4) and raises it when the unmasking arrives.
+ *
+ * The vector masks itself when it fires (EIAM), so the driver never masks it, and unmasks it only when it may be masked:
+ * after an event, and when packets came since it was unmasked, an event of which may be on its way or lost. A queue on
+ * which nothing comes costs nothing, however often its worker sleeps. That matters where the register is trapped: a
+ * message, and the other side's turn to read it. The price: a vector fires once while its worker is awake.
  */
 #include "driver/ixgbe/ring_state.h"
 
@@ -36,6 +41,27 @@ static unsigned rx_there(const struct ixgbe_ring *ring)
 	return n;
 }
 
+/* Whether there was an event. Whoever finds none sees a later one. */
+static bool drain(const struct queue *queue)
+{
+	return queue->wait_fd >= 0 && shared_event_take(queue->wait_fd) != 0;
+}
+
+/* 0, or -EAGAIN when the bell was refused. The event of packets that polling found is taken first, or it would end the
+ * sleep at once. */
+static int listen_again(struct ixgbe_ring *ring)
+{
+	if (!ring->unmask)
+		return 0;
+	if (ring->listening && ring->rx_next == ring->unmasked_at)
+		return 0;
+	if (ring->listening)
+		drain(&ring->queue);
+	ring->listening = doorbell_ring(ring->unmask, ring->vector_bit) == 0;
+	ring->unmasked_at = ring->rx_next;
+	return ring->listening ? 0 : -EAGAIN;
+}
+
 /* When a bell is refused (a server that is busy, or gone), nothing would wake us for what it was to say. So the worker
  * does not sleep, but for a server that stays away: then it comes by when it has slept. */
 unsigned ixgbe_ring_arm(struct queue *queue)
@@ -44,9 +70,7 @@ unsigned ixgbe_ring_arm(struct queue *queue)
 	bool refused = ixgbe_ring_tell_rx(ring) != 0;
 
 	refused |= ixgbe_ring_tell_tx(ring) != 0;
-	if (ring->unmask)
-		refused |= doorbell_ring(ring->unmask, ring->vector_bit) != 0;
-	ring->armed = 1;
+	refused |= listen_again(ring) != 0;
 	ring->refusals = refused ? ring->refusals + 1 : 0;
 	/* The look comes after the store of the unmasking, also for a card in shared memory. */
 	atomic_thread_fence(memory_order_seq_cst);
@@ -55,18 +79,10 @@ unsigned ixgbe_ring_arm(struct queue *queue)
 	return rx_there(ring);
 }
 
-/* Masked before the event is drained: one raised in between makes the next sleep short, no more. */
 void ixgbe_ring_disarm(struct queue *queue)
 {
-	struct ixgbe_ring *ring = ring_of(queue);
-
-	if (!ring->armed)
-		return;
-	ring->armed = 0;
-	if (ring->mask)
-		doorbell_ring(ring->mask, ring->vector_bit);
-	if (queue->wait_fd >= 0)
-		shared_event_take(queue->wait_fd);
+	if (drain(queue))
+		ring_of(queue)->listening = 0;
 }
 
 /* ---- life, from Python ---- */
@@ -146,7 +162,6 @@ struct ixgbe_ring *ixgbe_ring_create(const struct ixgbe_ring_config *config)
 	ring->rx_tail = config->rx_tail;
 	ring->tx_tail = config->tx_tail;
 	ring->unmask = config->unmask;
-	ring->mask = config->mask;
 	ring->vector_bit = config->vector_bit;
 	ring->rx_held = calloc(config->rx_slots, sizeof(*ring->rx_held));
 	ring->spare = calloc(config->rx_slots, sizeof(*ring->spare));
@@ -194,6 +209,7 @@ void ixgbe_ring_restart(struct ixgbe_ring *ring, struct frame_pool *pool)
 	ring->owed += tx_withdraw(ring, pool); /* whoever counts what it handed over counts what reclaim says */
 	ring_begin(ring);
 	ring->refusals = 0;
+	ring->listening = 0; /* a reset masks all */
 }
 
 void ixgbe_ring_destroy(struct ixgbe_ring *ring, struct frame_pool *pool)

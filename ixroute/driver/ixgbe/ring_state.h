@@ -1,4 +1,5 @@
-/* What is behind struct ixgbe_ring: shared by its hot path (ring.c) and its life (ring_life.c), and by nobody else. */
+/* What is behind struct ixgbe_ring: shared by its hot path (ring.c), its life (ring_life.c) and its time out of service
+ * (park.c), and by nobody else. */
 #ifndef IXROUTE_DRIVER_IXGBE_RING_STATE_H
 #define IXROUTE_DRIVER_IXGBE_RING_STATE_H
 
@@ -55,10 +56,10 @@ struct ixgbe_ring {
 	uint32_t *spare; /* frames (in units) of what could not be used: posted first. rx_slots of them */
 	uint32_t *bad;	 /* frames of what could not be sent: to the pool at the next reclaim. tx_slots of them */
 	struct doorbell *unmask;
-	struct doorbell *mask;
 	uint32_t vector_bit;
 	uint32_t refusals; /* times in a row that a bell was refused before a sleep */
-	uint32_t armed;
+	uint32_t listening;  /* the vector is unmasked, as far as we have heard */
+	uint32_t unmasked_at; /* rx_next then */
 };
 
 extern const struct queue_ops ixgbe_ring_ops;

@@ -18,7 +18,6 @@ from ixroute.driver.umem import HEADROOM, Umem
 DESCRIPTOR_BYTES = 16
 FEWEST_SLOTS, MOST_SLOTS = 64, 4096
 _HEAD_BYTES = 64  # a transmit head has a cache line of its own
-_SEEN_SECONDS = 1.0
 HUGE_PAGE = 2 << 20
 
 
@@ -65,7 +64,7 @@ class Rings:
         self._rings: list[Any] = []
         self._parks: list[Any] = []
         with contextlib.ExitStack() as undo:
-            self.memory = DmaBuffer(self._layout.bytes, "require" if transport.kind == "noiommu" else "auto")
+            self.memory = DmaBuffer(self._layout.bytes)
             undo.callback(self.memory.close)
             frames = transport.dma_map(umem)
             undo.callback(transport.dma_unmap, umem)
@@ -100,9 +99,8 @@ class Rings:
         config.rx_tail = region.bell(registers["RDT"].offset(q))
         config.tx_tail = region.bell(registers["TDT"].offset(q))
         if event >= 0:
-            config.unmask = region.bell(registers["EIMS_EX"].offset(q >> 5))
-            config.mask = region.bell(registers["EIMC_EX"].offset(q >> 5))
             config.vector_bit = 1 << (q & 31)
+            config.unmask = region.bell(registers["EIMS_EX"].offset(q >> 5), config.vector_bit)
         config.event = event
         ring = lib.ixgbe_ring_create(config)
         if ring == ffi.NULL:
@@ -132,21 +130,21 @@ class Rings:
 
     # ---- out of service
 
-    def park(self, workers_run: bool) -> None:
-        """No worker touches a ring or the card from now on. Raises CardError when one does not let go: then all is
-        as before. workers_run: False when none does, so that there is nothing to wait for."""
+    def park(self) -> None:
+        """Each worker lets go of its queue in its next call of it."""
         for park in self._parks:
             lib.ixgbe_park_begin(park)
-        if not workers_run:
-            return
         self._wake()
-        end = time.monotonic() + _SEEN_SECONDS
-        while not all(lib.ixgbe_park_seen(park) for park in self._parks):
+
+    def held(self, patience: float = 0.0) -> list[int]:
+        """Queues, once parked, that their workers have not let go of within so many seconds. None: no worker touches a
+        ring or the card from now on."""
+        end = time.monotonic() + patience
+        while late := [q for q, park in enumerate(self._parks) if not lib.ixgbe_park_seen(park)]:
             if time.monotonic() >= end:
-                late = [q for q, park in enumerate(self._parks) if not lib.ixgbe_park_seen(park)]
-                self.unpark(reset=False)
-                raise CardError(f"the workers of queues {late} do not let go of them: the card is not reset")
+                break
             time.sleep(100e-6)
+        return late
 
     def unpark(self, reset: bool) -> None:
         """In service again. reset: the card was, so each worker begins its ring anew."""

@@ -16,7 +16,6 @@ EEPROM = 1 << 0
 PHY0 = 1 << 1
 PHY1 = 1 << 2
 MAC_CSR = 1 << 3
-FLASH = 1 << 4
 _FIRMWARE_SHIFT = 5
 _REGSMP = 1 << 31
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ixroute.driver.ixgbe import eeprom
 from ixroute.driver.ixgbe.card import Card, CardError
 from ixroute.driver.ixgbe.regfile import RegisterError
-from ixroute.driver.ixgbe.semaphores import MAC_CSR, phy_of, resource
+from ixroute.driver.ixgbe.semaphores import EEPROM, MAC_CSR, phy_of, resource
 
 _MODULE = 0xA0  # the module's address on the bus (SFF-8472 table 2-1)
 _HALF_CLOCK = 5e-6  # 100 kHz
@@ -165,17 +165,18 @@ def present(card: Card) -> bool:
 def settings_of(card: Card, kind: int) -> list[int] | None:
     """6.3 The words that CORECTL gets for a kind of module; [] when the EEPROM has no list at all (none are needed),
     None when its list does not have this kind."""
-    at = eeprom.read_word(card, eeprom.SFP_SETTINGS)
-    if at in (0, _END):
-        return []
-    for i in range(32):
-        number = eeprom.read_word(card, at + 1 + 2 * i)
-        if number == _END:
-            return None
-        if number == kind:
-            data = eeprom.read_word(card, at + 2 + 2 * i)
-            return None if data in (0, _END) else _words_until_end(card, data + 1)
-    return None
+    with resource(card, EEPROM):
+        at = eeprom.read_word(card, eeprom.SFP_SETTINGS)
+        if at in (0, _END):
+            return []
+        for i in range(32):
+            number = eeprom.read_word(card, at + 1 + 2 * i)
+            if number == _END:
+                return None
+            if number == kind:
+                data = eeprom.read_word(card, at + 2 + 2 * i)
+                return None if data in (0, _END) else _words_until_end(card, data + 1)
+        return None
 
 
 def _words_until_end(card: Card, at: int) -> list[int]:

@@ -67,7 +67,7 @@ def set_up(card: Card) -> None:
 
 
 class Statistics:
-    """The sums since it was made, or reset().
+    """The sums since it was made.
 
     Per queue (rx_queue_3_packets, …) only while there are no more than 16: beyond, queues share counters.
     rx_missed: packets that were lost for want of room, in the card's buffer (MPC) or in a queue's ring (QPRDC).
@@ -77,17 +77,12 @@ class Statistics:
         self._card = card
         self._sets = min(queues, _COUNTERS)
         self._per_queue = queues <= _COUNTERS
-        self._sums: dict[str, int] = {}
-        self.reset()
-
-    def reset(self) -> None:
-        """All from 0 again; what the card has counted and nobody read yet is still to come."""
         names = [*_SINGLE, *_WIDE, "rx_no_buffer", "rx_no_descriptor", "rx_missed"]
         if self._per_queue:
             for q in range(self._sets):
                 names += [f"rx_queue_{q}_{what}" for what in ("packets", "bytes", "dropped")]
                 names += [f"tx_queue_{q}_{what}" for what in ("packets", "bytes")]
-        self._sums = dict.fromkeys(names, 0)
+        self._sums: dict[str, int] = dict.fromkeys(names, 0)
 
     def collect(self) -> None:
         """Reads, and so clears, every counter."""

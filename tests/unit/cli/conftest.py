@@ -24,6 +24,7 @@ def reload(params):
 
 
 PORT = cli_canned.stats()["ports"][0] | {"ifindex": 7, "queues": 2, "mode": "native", "zero_copy": True}
+PORT["features"] = {"mode": "native", "zero_copy": True, "queues": 2}
 NEIGHBOR = {"address": "198.51.100.1", "dev": "wan0", "mac": "", "state": "incomplete", "managed": True}
 COMMANDS = {
     "stats": lambda params: cli_canned.stats(),

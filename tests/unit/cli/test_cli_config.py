@@ -112,6 +112,11 @@ FAULTS = [
         (3, "ports.b", "0000:03:00.0 is already the device of port a"),
     ),
     ("a device id of words", PORT + "force_id = 'x540'\n", (3, "ports.wan0.force_id", 'digits like "10fb"')),
+    (
+        "a device id of another card",
+        PORT + "force_id = '1572'\n",
+        (3, "ports.wan0.force_id", "is no 82599, X540 or X550: 10fb is"),
+    ),
     ("a device id in numbers", PORT + "force_id = 0x10fb\n", (3, "ports.wan0.force_id", "not 4347")),
     ("a short key", PORT + "rss_key = 'abcd'\n", (3, "ports.wan0.rss_key", "80 hexadecimal digits")),
     ("no time", PORT + "interrupt_us = 0\n", (3, "ports.wan0.interrupt_us", "from 2 to 1022")),

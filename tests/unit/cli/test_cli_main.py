@@ -206,10 +206,11 @@ def test_demo_is_given_its_flags(monkeypatch):
     import ixroute
 
     module = types.ModuleType("ixroute.demo")
-    module.run = lambda keep, quiet: 10 * keep + quiet
+    module.run = lambda keep, quiet, ports: 10 * keep + quiet + 100 * (ports == "af_xdp:")
     monkeypatch.setitem(sys.modules, "ixroute.demo", module)
     monkeypatch.setattr(ixroute, "demo", module, raising=False)
     assert [main(["demo", *words]) for words in ([], ["--keep"], ["-q"])] == [0, 10, 1]
+    assert main(["demo", "--port", "af_xdp:"]) == 100  # veth pairs are one flag away
 
 
 # ---- what is asked of the daemon
@@ -235,6 +236,28 @@ def test_show_prints_each_kind_and_its_json(daemon, capsys):
         assert word in capsys.readouterr().out
         assert main(["show", what, "-j", "-s", daemon]) == 0
         assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+def test_show_ports_tells_what_was_obtained_of_a_card():
+    from ixroute.present import Style
+    from ixroute.show_view import TABLES
+
+    link = {"up": True, "speed_mbps": 10_000}
+    plain = {"name": "lan", "index": 0, "ifindex": 3, "spec": "vfio-user:/c", "up": True, "link": link, "mtu": 1500,
+             "mac": "02:00:00:00:00:01", "queues": 2, "mode": "vfio-user", "zero_copy": True}  # fmt: skip
+    features = {
+        "card": "82599 SFP+ (10fb)", "module": "10GBASE-SR", "rss": "symmetric", "queues": 2, "queues_max": 16,
+        "rx_slots": 2048, "tx_slots": 512, "interrupts": 2, "interrupt_us": 10, "rx_checksum": True,
+        "tx_head_write_back": True, "drop_when_full": False,
+    }  # fmt: skip
+    before = TABLES["ports"]([plain], Style())
+    assert len(before) == 2  # an answer of a daemon that does not tell
+    lines = TABLES["ports"]([{**plain, "features": features}], Style())
+    assert lines[:2] == before
+    assert [cell.strip() for cell in lines[-1].split("  ") if cell] == [
+        "lan", "82599 SFP+ (10fb)", "10GBASE-SR", "RSS symmetric, 2 of 16", "2048 rx, 512 tx",
+        "2, 10 us apart", "receive checksums, head write-back",
+    ]  # fmt: skip
 
 
 def test_show_routes_stops_at_the_limit_and_says_so(daemon, capsys):

@@ -26,6 +26,23 @@ def test_the_table_of_totals_looks_like_this():
     assert "\n".join(render(stats(), None, Style())) + "\n" == (GOLDEN / "totals.txt").read_text()
 
 
+def test_a_cards_queues_have_a_table_and_are_no_trouble():
+    now, before = stats_later(), stats()
+    now["ports"][0]["driver"] = {
+        "rx_queue_0_packets": 1200, "rx_queue_0_bytes": 72_000, "rx_queue_0_dropped": 3,
+        "tx_queue_0_packets": 9, "tx_queue_0_bytes": 540,
+        "rx_queue_1_packets": 800, "rx_queue_1_bytes": 48_000, "rx_queue_1_dropped": 0,
+        "tx_queue_1_packets": 0, "tx_queue_1_bytes": 0,
+        "rx_missed": 3, "rx_crc_errors": 0,
+    }  # fmt: skip
+    before["ports"][0]["driver"] = now["ports"][0]["driver"] | {"rx_queue_0_packets": 200}
+    lines = [line.split() for line in render(now, before, Style())]
+    assert ["wan0", "0", "2.00k", "0", "1,200", "70.3", "KiB", "3", "9", "540", "B"] in lines
+    assert ["wan0", "1", "0", "0", "800", "46.9", "KiB", "0", "0", "0", "B"] in lines
+    trouble = [line[1] for line in lines if line[:1] == ["driver"]]
+    assert trouble == ["rx_missed"]
+
+
 def test_after_a_restart_of_the_daemon_there_are_totals_only():
     restarted = copy.deepcopy(stats_later())
     restarted["uptime_s"] = 0.2

@@ -7,20 +7,24 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ixroute._dataplane import ffi
 from ixroute.driver.ixgbe import ids, rss
 from ixroute.driver.ixgbe.port import IxgbePort
 from ixroute.driver.ixgbe.registers import name_of, table
 from ixroute.driver.port import PortError, PortOptions
+from ixroute.driver.transport import TransportError
 from ixroute.driver.umem import Umem
 from lab import ixgbe_transcript
 from lab.ixgbe_fake import (
     CTRL,
     EEC,
+    EERD,
     EICR,
     FWSM,
     LINKS,
     MAC,
     RDRXCTL,
+    SECRXCTRL,
     SECRXSTAT,
     STATUS,
     SW_FW_SYNC,
@@ -87,6 +91,23 @@ def test_receive_is_enabled_last_and_queues_after_their_rings(umem: Umem) -> Non
     port.close()
 
 
+@pytest.mark.parametrize("device", [0x10FB, 0x1528])
+def test_the_eeprom_is_read_only_while_it_is_held(umem: Umem, device: int) -> None:
+    """The firmware and the other port's driver read it too; X540 has nothing else that keeps them apart."""
+    transport = FakeTransport(device)
+    held = []
+
+    def watch(offset: int, _: int) -> None:
+        if offset == EERD:
+            held.append(transport.region.peek(SW_FW_SYNC) & 1)
+
+    transport.region.on_write = watch
+    open_port(umem, transport).close()
+    assert held
+    assert all(held)
+    assert not transport.region.peek(SW_FW_SYNC) & 1
+
+
 def test_filters_change_only_while_receive_is_off(umem: Umem) -> None:
     transport = FakeTransport()
     region = transport.region
@@ -119,6 +140,18 @@ def test_nothing_but_what_the_table_knows_is_ever_touched(umem: Umem) -> None:
         known = set(ids.MODELS[device].mac.moved.values())
         strange = {o for _, o, _ in transport.region.log if name_of(o).startswith("0x")} - known
         assert not strange
+
+
+def test_a_filter_that_cannot_be_changed_leaves_the_receive_path_as_it_was(umem: Umem) -> None:
+    transport = FakeTransport()
+    port = open_port(umem, transport)
+    transport.region.force(SECRXSTAT, zero=1)
+    with pytest.raises(PortError, match=r"SECRXSTAT .* RDY=1"):
+        port.set_promiscuous(True)
+    assert not port.promiscuous
+    assert transport.region.peek(SECRXCTRL) == 0, "its receive path stays stopped"
+    assert transport.region.peek(table()["RXCTRL"].offset(0)) == 1
+    port.close()
 
 
 Break = Callable[[FakeTransport], None]
@@ -398,12 +431,43 @@ def test_close_stops_in_order_and_leaves_the_card_in_reset(umem: Umem) -> None:
         port.set_mtu(1500)
 
 
-def test_a_memory_error_has_the_card_reset(umem: Umem, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_card_whose_server_has_gone_is_closed_with_one_word(
+    umem: Umem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> int:
+        raise TransportError("fake", "the server has gone")
+
     transport = FakeTransport()
     port = open_port(umem, transport)
+    for part, name in (
+        (transport.region, "read32"),
+        (transport.region, "write32"),
+        (transport.config, "read"),
+        (transport.config, "write"),
+        (transport, "dma_unmap"),
+    ):
+        monkeypatch.setattr(part, name, gone)
+    with pytest.raises(PortError, match="the server has gone"):
+        port.service()
+    port.close()
+    assert transport.closed
+    umem.close()
+    assert umem.c.base == ffi.NULL, "a port still holds it"
+    assert [record.getMessage() for record in caplog.records].count(
+        "p: on the way out: fake: the server has gone"
+    ) == 1
+
+
+def test_a_memory_error_has_the_card_reset(umem: Umem, caplog: pytest.LogCaptureFixture) -> None:
+    transport = FakeTransport()
+    clock = FakeClock()
+    port = IxgbePort("p", 0, "fake", umem, 1, PortOptions(), transport, clock=clock)
     transport.region.values[EICR] = 1 << 28
+    port.service()
+    clock.sleep(10)
     with pytest.raises(PortError, match=r"workers of queues \[0\] do not let go"):
         port.service()  # no worker runs here that could
+    port.service()
     port.reset(workers_run=False)
     assert port.stats()["resets"] == 1
     assert "memory error" in caplog.text

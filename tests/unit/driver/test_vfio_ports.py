@@ -15,7 +15,7 @@ from ixroute.config import Config, Flags, with_flags
 from ixroute.doctor import FAIL, OK, WARN
 from ixroute.doctor import Machine as DoctorsMachine
 from ixroute.doctor.cards import cards
-from ixroute.driver import kinds, noiommu, vfio
+from ixroute.driver import kinds, vfio
 from ixroute.driver.ixgbe import port as ixgbe_port
 from ixroute.driver.kinds import frame_bytes_wanted, frames_wanted, mtu_of, open_port
 from ixroute.driver.noiommu import NoIommuContainer
@@ -53,7 +53,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     for container in containers.values():
         container.binder = machine.binder()
     monkeypatch.setattr(vfio, "_containers", containers)
-    monkeypatch.setattr(noiommu, "_containers", containers)
     monkeypatch.setattr(ixgbe_port, "IxgbePort", Recorder)
     monkeypatch.setattr(Recorder, "made", ())
     return machine

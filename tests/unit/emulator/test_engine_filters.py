@@ -88,6 +88,15 @@ def test_unicast_is_taken_by_exact_address_or_all_of_it(rig: Rig) -> None:
     assert accepted(rig, stranger)
 
 
+def test_an_address_counts_only_while_its_valid_bit_is_set(rig: Rig) -> None:
+    rig.set(FCTRL, 0)
+    rig.mac(5, MAC)
+    assert accepted(rig, ethernet(b"", dst=MAC))
+    rig.set(0xA204 + 8 * 5, int.from_bytes(MAC[4:], "little"))  # RAH[5] without AV
+    rig.card.filters_changed()
+    assert not accepted(rig, ethernet(b"", dst=MAC))
+
+
 def test_broadcast_needs_its_bit(rig: Rig) -> None:
     rig.set(FCTRL, UPE | MPE)
     assert not accepted(rig, ethernet(b"", dst=BROADCAST))

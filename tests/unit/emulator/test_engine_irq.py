@@ -26,6 +26,8 @@ from engine_rig import (
     ethernet,
 )  # fmt: skip
 
+from ixroute.emulator.engine import UNMASK_WORDS
+
 LSC, RX_MISS = 1 << 20, 1 << 17
 MSIX, OCD, EIAME = 1 << 4, 1 << 5, 1 << 30
 
@@ -234,6 +236,34 @@ def test_an_eventfd_that_its_owner_filled_does_not_block_the_card(rig: Rig) -> N
     rig.card.set_vectors(3, [-1])
     assert os.eventfd_read(full) == 2**64 - 2
     os.close(full)
+
+
+def ask(rig: Rig, vector: int) -> None:
+    """What a client does without a message instead of writing EIMS_EX."""
+    rig.set(UNMASK_WORDS + 4 * vector, 1)
+    rig.card.kick()
+
+
+def test_a_vector_is_unmasked_by_its_word_as_by_its_register(rig: Rig) -> None:
+    rig.set(IVAR, 0x80 | 0x81 << 8 | 40 << 16 | 0x80 << 16)  # receive queue 1: vector 40
+    rig.rx(1)
+    rig.write(EICS_EX + 4, 1 << 8)
+    rig.settle()
+    assert rig.fired(40) == 0
+    ask(rig, 40)
+    assert rig.read(EIMS_EX + 4) == 0  # the engine has not looked yet
+    rig.settle()
+    assert rig.read(EIMS_EX + 4) == 1 << 8
+    assert rig.read(EIMS_EX) == 0
+    assert rig.fired(40) == 1
+    assert rig.get(UNMASK_WORDS + 4 * 40) == 0
+
+
+def test_a_word_of_before_a_reset_unmasks_nothing(rig: Rig) -> None:
+    ask(rig, 0)
+    rig.card.reset()
+    rig.settle()
+    assert rig.read(EIMS_EX) == 0
 
 
 def test_reset_forgets_causes_and_masks(rig: Rig) -> None:

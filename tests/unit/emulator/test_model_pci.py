@@ -177,7 +177,7 @@ def test_only_queue_pages_can_be_mapped_and_only_when_asked(make_bench: MakeBenc
 
 
 def test_every_tail_can_be_written_without_a_message(bench: Bench) -> None:
-    events = bench.card.io_events(0)
+    events = [event for event in bench.card.io_events(0) if event.datamatch is None]
     assert {event.offset for event in events} == {
         *(0x1018 + 0x40 * q for q in range(64)),
         *(0xD018 + 0x40 * q for q in range(64)),
@@ -192,6 +192,17 @@ def test_every_tail_can_be_written_without_a_message(bench: Bench) -> None:
         os.pwrite(event.shadow_fd, b"\x07\0\0\0", event.shadow_offset)
         assert bench.peek(event.offset) == 7
     assert not bench.card.io_events(7)
+
+
+def test_every_vector_can_be_unmasked_without_a_message_and_each_has_its_own_word(bench: Bench) -> None:
+    events = [event for event in bench.card.io_events(0) if event.datamatch is not None]
+    assert [(event.offset, event.datamatch) for event in events] == [
+        (0xAA0 + 4 * (vector // 32), 1 << vector % 32) for vector in range(64)
+    ]
+    words = {event.shadow_offset for event in events}
+    assert len(words) == 64
+    assert not any(bench.card.read(0, offset, 4) != bytes(4) for offset in words)
+    assert bench.card.unknown_registers()  # none of them is a register
 
 
 def test_interrupts_reach_the_eventfds_and_are_closed_with_their_wiring(bench: Bench) -> None:
@@ -224,6 +235,12 @@ def test_msi_is_vector_0_when_there_is_no_msix(bench: Bench) -> None:
     assert bench.engine.vectors[0] == msi
     bench.card.irqs_off(1)
     assert bench.engine.vectors[0] == -1
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_wiring_no_vector_at_all_changes_nothing(bench: Bench, index: int) -> None:
+    bench.card.set_irqs(index, 0, [])
+    assert bench.card.irq(index).count > 0
 
 
 def test_interrupts_that_are_not_there_are_refused(bench: Bench) -> None:

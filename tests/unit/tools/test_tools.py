@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ixroute._dataplane import lib
 from ixroute.driver.mem import MemPort
-from ixroute.driver.port import PortOptions
+from ixroute.driver.port import PortError, PortOptions
 from ixroute.tools.describe import describe
 from ixroute.tools.dump import Dump
 from ixroute.tools.pktgen import IMIX, Counts, Generator, Plan, shape
@@ -177,6 +177,11 @@ def test_pktgen_counts_lost_late_and_foreign_packets(pair: tuple[Session, MemPor
     assert (counts.rx_packets, counts.lost, counts.rx_late, counts.rx_foreign) == (9, 1, 1, 1)
 
 
+def test_an_error_names_the_port_as_it_was_written() -> None:
+    with pytest.raises(PortError, match=r"^port vfio-user:/proc/none: .* no card is emulated there"):
+        Session(("mem:a", "vfio-user:/proc/none"), options=SMALL)
+
+
 def test_pktgen_keeps_to_its_rate(pair: tuple[Session, MemPort, MemPort]) -> None:
     session, a, _ = pair
     generator = Generator(Plan(*V4, rate_pps=1000), session, 16, Wait(0))
@@ -191,12 +196,24 @@ def test_pktgen_keeps_to_its_rate(pair: tuple[Session, MemPort, MemPort]) -> Non
     assert collected == sent
 
 
+def test_pktgen_keeps_to_its_rate_for_more_packets_than_nanoseconds_fit_64_bits(
+    pair: tuple[Session, MemPort, MemPort],
+) -> None:
+    session, _, _ = pair
+    generator = Generator(Plan(*V4, rate_pps=10_000_000), session, 16, Wait(0))
+    before = 19_000_000_000  # half an hour's
+    generator.c.tx_packets = before
+    generator.c.started_ns = (time.monotonic_ns() - before * 100) % (1 << 64)
+    generator.run_until(soon(50))
+    assert generator.counts().tx_packets > before
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"sizes": ()},
         {"sizes": (59,)},
-        {"sizes": (9707,)},
+        {"sizes": (9725,)},
         {"flows": 0},
         {"flows": 70000},
         {"sizes": (60,) * 17},

@@ -76,7 +76,7 @@ def test_any_bytes_are_a_message_or_a_protocol_error(unpack: Any) -> None:
         p.pack_writes([(0, 0, b"1234")]),
     ]
 
-    @settings(max_examples=60)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.sampled_from(seeds),
         st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255))),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vfio_user_rig import BAR_BYTES, VECTORS, Memory, Raw, Toy, open_fds, pump
+from vfio_user_rig import BAR_BYTES, MATCHED, VECTORS, Memory, Raw, Toy, open_fds, pump
 
 from ixroute.vfio_user import protocol as p
 from ixroute.vfio_user.device import SLEEP_REGION, SLEEP_REGION_TYPE
@@ -172,12 +172,16 @@ def test_events_share_descriptors(tmp_path: Path) -> None:
     _, _, body, fds = rig.raw.ask(p.GET_REGION_IO_FDS, p.IoFds(0, argsz=4096).request())
     assert len(fds) == 2
     registers = p.IoFds.unpack(body).registers
-    assert [(r.offset, r.fd, r.shadow) for r in registers] == [(0x2010 + 4 * i, 0, 1) for i in range(3)]
+    assert {(r.fd, r.shadow) for r in registers} == {(0, 1)}
+    assert [(r.offset, r.flags, r.datamatch) for r in registers] == [
+        *((0x2010 + 4 * i, 0, 0) for i in range(3)),
+        *((MATCHED, p.IO_FD_DATAMATCH, 1 << i) for i in range(3)),
+    ]
     for fd in fds:
         os.close(fd)
     _, _, body, fds = rig.raw.ask(p.GET_REGION_IO_FDS, p.IoFds(0, argsz=16).request())
     assert (len(body), fds) == (16, [])
-    assert p.IoFds.unpack(body).argsz == 16 + 3 * 48
+    assert p.IoFds.unpack(body).argsz == 16 + 6 * 48
     _, _, body, fds = rig.raw.ask(p.GET_REGION_IO_FDS, p.IoFds(1, argsz=4096).request())
     assert (p.IoFds.unpack(body).registers, fds) == ((), [])
     rig.close()

@@ -19,6 +19,7 @@ from vfio_user_rig import (
     BAR_BYTES,
     DOORBELL,
     MAPPED_PAGE,
+    MATCHED,
     MSIX_AT,
     VECTORS,
     Memory,
@@ -83,9 +84,9 @@ def test_only_what_is_not_mapped_reaches_the_server_as_a_message(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("mapped", "shadow", "posted"), [("", False, True), ("page", False, False), ("", True, False)]
+    ("mapped", "shadow", "posted"), [("", False, True), ("page", False, False), ("", True, True)]
 )
-def test_writes_are_posted_unless_something_could_overtake_them(
+def test_writes_are_posted_unless_other_writes_could_overtake_them(
     path: Path, mapped: str, shadow: bool, posted: bool
 ) -> None:
     with driven(path, Toy(mapped, shadow)) as (transport, _, server):
@@ -303,6 +304,21 @@ def test_a_bell_with_an_event_wakes_a_device_that_sleeps_and_no_other(path: Path
         assert bell.kicks == 1
 
 
+def test_a_bell_with_one_value_only_has_a_word_of_its_own(path: Path) -> None:
+    with driven(path, Toy(shadow=True)) as (transport, toy, server):
+        bar = transport.map_bar(0)
+        bells = {value: bar.bell(MATCHED, value) for value in (1, 4)}
+        before = server.counters.messages
+        for value, bell in bells.items():
+            lib.doorbell_ring(bell, value)
+        assert list(memoryview(toy.bar[MATCHED : MATCHED + 16]).cast("I")) == [0, 1, 0, 4]
+        assert server.counters.messages == before
+        for trapped in (bar.bell(MATCHED, 8), bar.bell(MATCHED)):
+            lib.doorbell_ring(trapped, 8)
+        assert bar.read32(MATCHED) == 8
+        assert server.counters.messages == before + 3
+
+
 def test_a_bell_with_an_event_and_no_word_of_sleep_always_writes_the_event(path: Path) -> None:
     with driven(path, Toy(shadow=True)) as (transport, toy, _):
         bell = transport.map_bar(0).bell(DOORBELL)
@@ -365,7 +381,7 @@ def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(dead)
     for path in (missing, dead):
-        with pytest.raises(TransportError, match="ixroute emulate --socket") as caught:
+        with pytest.raises(TransportError, match="ixroute emulate --wire SPEC --socket") as caught:
             VfioUserTransport(path)
         assert caught.value.device == path
     for path in ("/" + "x" * 200, str(tmp_path)):

@@ -31,6 +31,8 @@ from ixroute.vfio_user.server import Server
 BAR_BYTES = 0x4000
 MAPPED_PAGE = 0x1000
 DOORBELL = 0x2010
+MATCHED = 0x2040
+"""Written with 1, 2 or 4: MATCHED + 4, + 8, + 12 are these words' shadows."""
 VECTORS = 40
 MSIX_AT = 0x70
 
@@ -80,7 +82,11 @@ class Toy:
 
     def io_events(self, region: int) -> Sequence[IoEvent]:
         if region == 0 and self.shadow:
-            return [IoEvent(DOORBELL + 4 * i, 4, self.event, self.image, DOORBELL + 4 * i) for i in range(3)]
+            tails = [IoEvent(DOORBELL + 4 * i, 4, self.event, self.image, DOORBELL + 4 * i) for i in range(3)]
+            matched = [
+                IoEvent(MATCHED, 4, self.event, self.image, MATCHED + 4 + 4 * i, 1 << i) for i in range(3)
+            ]
+            return tails + matched
         return []
 
     def irq(self, index: int) -> IrqInfo:
