@@ -60,8 +60,8 @@ DRIVER = tuple(
             "driver-vectors-mixed-up",
             "queue q has vector q",
             "ixgbe/interrupts.py",
-            "set_vector(card, q, q)",
-            "set_vector(card, q, queues - 1 - q)",
+            "set_vector(card, q, vector)",
+            "set_vector(card, q ^ 1, vector)",
         ),
         (
             "driver-no-auto-mask",
@@ -144,8 +144,8 @@ DRIVER = tuple(
             "driver-sleeps-masked",
             "arm unmasks the vector",
             "ixgbe/ring_life.c",
-            "refused |= doorbell_ring(ring->unmask, ring->vector_bit) != 0;",
-            "refused |= doorbell_ring(ring->unmask, 0) != 0;",
+            "ring->listening = doorbell_ring(ring->unmask, ring->vector_bit) == 0;",
+            "ring->listening = doorbell_ring(ring->unmask, 0) == 0;",
         ),
         (
             "driver-wakes-nobody",
