@@ -24,3 +24,4 @@
 #include "tools/pcap.h"
 #include "tools/pktgen.h"
 #include "vfio_user/lent.h"
+#include "vfio_user/shared_event.h"

@@ -244,6 +244,7 @@ struct lane {
 	...;
 };
 void lane_tidy(struct lane *lane);
+void lane_stop(struct lane *lane);
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 struct fwd_way {
 	uint64_t rx_packets, rx_bytes, tx_packets, dropped;
@@ -533,7 +534,9 @@ uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
 uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
 uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);
 
-/* ---- vfio_user/lent.h ---- */
+/* ---- vfio_user/lent.h, shared_event.h ---- */
 int lent_add(void *address, uint64_t bytes);
 int lent_lost(int place);
 void lent_remove(int place);
+uint64_t shared_event_take(int fd);
+int shared_event_give(int fd);

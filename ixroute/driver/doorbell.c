@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include "vfio_user/shared_event.h"
 
 static int refused(struct doorbell *bell)
 {
@@ -28,13 +29,12 @@ static int ring_socket(struct doorbell *bell, uint32_t value)
 
 static int ring_event(struct doorbell *bell)
 {
-	static const uint64_t one = 1;
+	int error;
 
 	bell->kicks++;
+	error = shared_event_give(bell->event);
 	/* EAGAIN: the eventfd's count is at its end, so it is readable as it is and whoever sleeps on it wakes. */
-	if (write(bell->event, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN)
-		return 0;
-	return refused(bell);
+	return !error || error == -EAGAIN ? 0 : refused(bell);
 }
 
 int doorbell_ring_slow(struct doorbell *bell, uint32_t value)

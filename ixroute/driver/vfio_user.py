@@ -447,6 +447,7 @@ class VfioUserTransport:
         if self._sleep_area:
             self._sleep_area.close()
         self._sleep_area, self._sleep_known = None, False
+        self._link.areas.clear()
 
     def map_bar(self, number: int) -> Region:
         """The same object for the same number."""

@@ -9,10 +9,9 @@
  * ASSUMED: EITR counts in units of 2 us whatever the link's speed.
  */
 #include "emulator/card_state.h"
+#include "vfio_user/shared_event.h"
 
-#include <poll.h>
 #include <string.h>
-#include <unistd.h>
 
 void irq_reset(struct irq *irq)
 {
@@ -67,12 +66,7 @@ static uint64_t active(const struct card *card)
  * says already all that it could. */
 void irq_raise(struct card *card, unsigned vector)
 {
-	struct pollfd ready = {.fd = card->irq.fd[vector], .events = POLLOUT};
-	uint64_t one = 1;
-
-	if (ready.fd < 0)
-		return;
-	if (poll(&ready, 1, 0) == 1 && ready.revents & POLLOUT && write(ready.fd, &one, sizeof(one)) == sizeof(one))
+	if (card->irq.fd[vector] >= 0 && shared_event_give(card->irq.fd[vector]) == 0)
 		card->counters.interrupts++;
 }
 

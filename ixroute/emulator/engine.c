@@ -8,7 +8,7 @@
  * descriptors and the event. Whoever gives work stores it first and looks at sleep_word then, both with a fence between: one
  * side sees the other. The lock is not held while it sleeps.
  */
-#define _GNU_SOURCE /* ppoll, preadv2 */
+#define _GNU_SOURCE /* ppoll */
 #include "emulator/engine.h"
 
 #include <errno.h>
@@ -16,11 +16,11 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "emulator/card_state.h"
+#include "vfio_user/shared_event.h"
 
 #define SCAN_NS 1000000ull	/* how often registers are looked at that nobody tells of */
 #define FULL_WIRE_NS 100000ull	/* a wire has no way to say that it takes packets again */
@@ -259,20 +259,6 @@ static void disarm(struct engine *engine)
 	}
 }
 
-/* Never waits, whatever the descriptor's flags have become: clients share them with the event that they are given. */
-static void drain(int event)
-{
-	struct pollfd ready = {.fd = event, .events = POLLIN};
-	uint64_t value;
-	struct iovec room = {&value, sizeof(value)};
-
-	if (poll(&ready, 1, 0) != 1 || preadv2(event, &room, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP)
-		return;
-	if (read(event, &value, sizeof(value)) < 0) {
-		/* Linux before 5.8. Somebody else has read it: so much the better. */
-	}
-}
-
 /* Under the lock when it is called and when it returns; without it while it waits. */
 static void sleep_until_work(struct engine *engine)
 {
@@ -297,8 +283,8 @@ static void sleep_until_work(struct engine *engine)
 		engine->counters.wakes_by_event += fds[0].revents || fds[1].revents;
 	}
 	__atomic_store_n(engine->sleep_word, 0, __ATOMIC_SEQ_CST);
-	drain(engine->event);
-	drain(engine->clients_event);
+	shared_event_take(engine->event);
+	shared_event_take(engine->clients_event);
 	disarm(engine);
 }
 

@@ -35,5 +35,5 @@ void fwd_run(struct fwd *fwd, uint64_t until_ns)
 			idle_since_ns = 0;
 		else
 			lane_idle(lane, &idle_since_ns, until_ns);
-	} while (lane_now_ns() < until_ns);
+	} while (!atomic_load_explicit(&lane->stop, memory_order_relaxed) && lane_now_ns() < until_ns);
 }

@@ -15,7 +15,7 @@ struct fwd {
 	struct fwd_way way[2]; /* way[0]: in by side 0, out by side 1 */
 };
 
-/* Until the clock (CLOCK_MONOTONIC) shows until_ns. */
+/* Until the clock (CLOCK_MONOTONIC) shows until_ns, or lane_stop; it is woken to see that. */
 void fwd_run(struct fwd *fwd, uint64_t until_ns);
 
 #endif

@@ -34,6 +34,11 @@ void lane_idle(struct lane *lane, uint64_t *idle_since_ns, uint64_t until_ns)
 	queues_wait(queues, n, (int)((until_ns - now) / 1000000 + 1));
 }
 
+void lane_stop(struct lane *lane)
+{
+	atomic_store_explicit(&lane->stop, 1, memory_order_relaxed);
+}
+
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)

@@ -2,6 +2,7 @@
 #ifndef IXROUTE_TOOLS_LANE_H
 #define IXROUTE_TOOLS_LANE_H
 
+#include <stdatomic.h>
 #include <time.h>
 
 #include "driver/wait.h"
@@ -18,6 +19,7 @@ struct lane {
 	struct side side[2]; /* of the tool's first port, and of its second if there is one */
 	struct frame_pool *pool;
 	uint32_t burst;	 /* packets at a time, 1 to LANE_BURST */
+	_Atomic int stop;
 	uint64_t idle_ns; /* polls in vain for so long before it sleeps; UINT64_MAX: never sleeps */
 };
 
@@ -33,6 +35,8 @@ static inline uint64_t lane_now_ns(void)
 void lane_tidy(struct lane *lane);
 /* Nothing moved in the last pass: spins on, or sleeps, at most until until_ns. *idle_since_ns is 0 after a busy pass. */
 void lane_idle(struct lane *lane, uint64_t *idle_since_ns, uint64_t until_ns);
+/* From another thread, which then wakes this one by its queues' wait_fd: for users who sleep without a limit. */
+void lane_stop(struct lane *lane);
 /* n frames back to the pool. */
 void lane_free(struct lane *lane, const struct umem *umem, const struct frame *frames, unsigned n);
 

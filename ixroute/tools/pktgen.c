@@ -162,5 +162,5 @@ void pktgen_run(struct pktgen *gen, uint64_t until_ns)
 		else if (next_due_ns(gen, until_ns) > now_ns + 2000000) /* shorter sleeps are not kept anyway */
 			lane_idle(lane, &idle_since_ns, next_due_ns(gen, until_ns) - 1000000);
 		now_ns = lane_now_ns();
-	} while (now_ns < until_ns);
+	} while (!atomic_load_explicit(&lane->stop, memory_order_relaxed) && now_ns < until_ns);
 }

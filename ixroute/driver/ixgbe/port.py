@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
+from ixroute._dataplane import lib
 from ixroute.driver.ixgbe import filters, interrupts, receive, reset, rss, statistics, transmit
 from ixroute.driver.ixgbe.card import Card, CardError
 from ixroute.driver.ixgbe.ids import UnknownCard, identify
@@ -271,8 +271,7 @@ class IxgbePort:
         and resets a card that needs it. Again after a while when that fails."""
         now = self._clock.now()
         if self.link_fd >= 0:  # drained whatever follows: readable for ever, it would keep the caller awake
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.link_fd)
+            lib.shared_event_take(self.link_fd)
         if isinstance(self._transport, Reconnectable) and (self._gone or not self._transport.alive()):
             self._come_back(self._transport, now)
             return
@@ -301,9 +300,9 @@ class IxgbePort:
             card.warn("the card is gone: packets for it are dropped until it comes back")
         elif now < self._connect_again_at:
             return
-        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
         if held := rings.held(_LET_GO_AT_ONCE_SECONDS):
-            raise CardError(f"the workers of queues {held} have not let go of a card that is gone")
+            raise CardError(f"the card is gone, and the workers of queues {held} have not let go of it yet")
+        self._connect_again_at = now + _CONNECT_AGAIN_SECONDS
         transport.reconnect()
         config = card.config
         if identify(config.read(0, 2), config.read(2, 2), self._options.force_id) != card.model:
@@ -459,9 +458,7 @@ class IxgbePort:
     @_control
     def event_check(self, q: int) -> bool:
         """Whether the interrupt came since it was last looked at; it is masked then, until event_ack."""
-        with contextlib.suppress(BlockingIOError):
-            return os.eventfd_read(self._vectors[self._vector(q)]) > 0
-        return False
+        return bool(lib.shared_event_take(self._vectors[self._vector(q)]))
 
     @_control
     def event_ack(self, q: int) -> None:

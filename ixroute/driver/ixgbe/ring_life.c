@@ -17,7 +17,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "vfio_user/shared_event.h"
 
 #define FEWEST_SLOTS 64u
 #define MOST_SLOTS 4096u
@@ -43,9 +44,7 @@ static unsigned rx_there(const struct ixgbe_ring *ring)
 /* Whether there was an event. Whoever finds none sees a later one. */
 static bool drain(const struct queue *queue)
 {
-	uint64_t events;
-
-	return queue->wait_fd >= 0 && read(queue->wait_fd, &events, sizeof(events)) == sizeof(events);
+	return queue->wait_fd >= 0 && shared_event_take(queue->wait_fd) != 0;
 }
 
 /* 0, or -EAGAIN when the bell was refused. The event of packets that polling found is taken first, or it would end the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -156,8 +155,7 @@ class Rings:
     def _wake(self) -> None:
         for queue in self.queues():
             if queue.wait_fd >= 0:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_write(queue.wait_fd, 1)
+                lib.shared_event_give(queue.wait_fd)
 
     # ---- the end
 

@@ -5,6 +5,7 @@
  * The driver rings once the device has seen the last ring. Both first wait a little, each by a sequence of its own, so
  * that rings fall before, into and behind the few nanoseconds in which the device goes to sleep.
  */
+#define _GNU_SOURCE
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
