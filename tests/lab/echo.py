@@ -1,4 +1,4 @@
-"""A worker in a thread of its own: what a queue receives it sends again."""
+"""A worker in C, without the interpreter's lock: what a queue receives it sends again. tools/fwd.c with one queue."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from typing import Any
 from ixroute._dataplane import ffi, lib
 
 NEVER_SLEEPS = (1 << 64) - 1
-SLICE_NS = 20_000_000
+LONGEST_NS = 110 * 10**9
 
 
 class Echo:
-    """Runs from enter to exit. idle_ns: so long without packets, and it sleeps until there is one; NEVER_SLEEPS.
-
-    With 0 it sleeps without any limit whenever a burst was empty, so that nothing but an event wakes it: a wake-up that
-    is lost stays lost. Else it is C (tools/fwd.c with one queue), in slices of 20 ms.
-    """
+    """Runs from enter to exit. idle_ns: so long without packets, and it sleeps until there is one; NEVER_SLEEPS."""
 
     def __init__(self, queue: Any, pool: Any, idle_ns: int = NEVER_SLEEPS, burst: int = 32) -> None:
         self._fwd = ffi.new("struct fwd *")
@@ -29,15 +25,8 @@ class Echo:
         lane.side[0].n = 1  # nothing is received by the other side, whose first queue sends
         lane.pool, lane.burst, lane.idle_ns = pool, burst, idle_ns
         self._queue = queue
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(idle_ns == 0,), daemon=True)
-
-    def _run(self, sleeps: bool) -> None:
-        while not self._stop.is_set():
-            before = self.received
-            lib.fwd_run(self._fwd, 0 if sleeps else time.monotonic_ns() + SLICE_NS)  # 0: one pass
-            if sleeps and self.received == before:
-                lib.queues_wait([self._queue], 1, -1)
+        until = time.monotonic_ns() + LONGEST_NS
+        self._thread = threading.Thread(target=lib.fwd_run, args=(self._fwd, until), daemon=True)
 
     def __enter__(self) -> Echo:
         self._thread.start()
@@ -46,7 +35,7 @@ class Echo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
+        lib.lane_stop(ffi.addressof(self._fwd.lane))
         if self._queue.wait_fd >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._queue.wait_fd, 1)
