@@ -61,7 +61,7 @@ DRIVER = tuple(
             "queue q has vector q",
             "ixgbe/interrupts.py",
             "set_vector(card, q, vector)",
-            "set_vector(card, q ^ 1, vector)",
+            "set_vector(card, q, queues - 1 - vector)",
         ),
         (
             "driver-no-auto-mask",
