@@ -25,7 +25,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent / "standin"
 PACKAGE = HERE.parents[1] / "ixroute"
-OURS = ["driver/ixgbe/ring.c", "driver/ixgbe/ring_life.c", "driver/frame.c", "driver/doorbell.c"]
+OURS = [
+    "driver/ixgbe/ring.c",
+    "driver/ixgbe/ring_life.c",
+    "driver/frame.c",
+    "driver/doorbell.c",
+    "vfio_user/shared_event.c",
+]
 COMMON = ["-fPIC", "-std=gnu11", "-fvisibility=hidden", "-DNDEBUG", f"-I{HERE}"]
 RELEASE = ["-O3", f"-I{PACKAGE}"]  # what meson's release build uses
 IXY = [
