@@ -27,7 +27,7 @@ ROUNDS, BURST = 60, 20
 def rig(request: pytest.FixtureRequest) -> Iterator[EmulatedPort]:
     """The engine runs in its thread; receive() and send() are the worker."""
     options = PortOptions(rx_slots=64, tx_slots=64)
-    with EmulatedPort(2, options, KINDS[request.param], socket=True, events=False) as rig:
+    with EmulatedPort(2, options, KINDS[request.param], socket=True, events=False, sleeps=True) as rig:
         rig.engine.start()
         yield rig
         rig.engine.stop()

@@ -360,13 +360,13 @@ def test_sizes_are_counted_in_their_bins_both_ways() -> None:
 
 def test_bytes_beyond_32_bits_are_counted() -> None:
     """The card's count has 36 bits; a driver that read the low 32 alone would be 4 GiB short."""
-    with EmulatedPort(1, frame_bytes=16384) as rig:
+    with EmulatedPort(1, frame_bytes=16384, sleeps=True) as rig:
         rig.port.set_mtu(9578)
-        rig.engine.start()
         jumbo = numbered(1, 9592)
         for _ in range(8):
             assert lib.wire_memory_put(rig.wire, jumbo, len(jumbo)) == 1
         lib.wire_memory_repeat(rig.wire, 32)  # again and again, without anybody who receives
+        rig.engine.start()
         wait_until(lambda: int(rig.wire.rx_bytes) > 5 << 30, 60, "5 GiB came")
         lib.wire_memory_repeat(rig.wire, 0)
         rig.engine.stop()
