@@ -195,7 +195,11 @@ class Answers:
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
         forwards = found.action == 0
-        port = self._parts.ports[found.port].name if forwards and found.port < len(self._parts.ports) else ""
+        port = (
+            self._parts.ports[found.interface].name
+            if forwards and found.interface < len(self._parts.ports)
+            else ""
+        )
         return schema.Adjacency(
             index=index,
             action="forward" if forwards else REASONS[found.action - 1].name,

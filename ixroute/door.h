@@ -11,10 +11,12 @@
 #define ADJ_KERNEL ...
 #define ADJ_RESERVED ...
 #define ADJ_ACTION_FORWARD ...
+#define ADJ_ACTION_MAX ...
+#define ADJ_INTERFACE_MAX ...
 struct adjacency_table;
 struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
 void adjacency_table_destroy(struct adjacency_table *table);
-int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint8_t port, uint8_t action,
+int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu);
 int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
 
@@ -41,7 +43,7 @@ struct fib_update {
 	uint8_t unused;
 	uint32_t index;
 };
-struct fib *fib_create(void);
+struct fib *fib_create(struct epoch *epoch);
 void fib_destroy(struct fib *fib);
 struct epoch *fib_epoch(struct fib *fib);
 void epoch_quiesce(struct epoch *epoch, unsigned reader);

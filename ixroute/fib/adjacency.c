@@ -39,16 +39,16 @@ void adjacency_table_destroy(struct adjacency_table *table)
 		free(block_of(table));
 }
 
-int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint8_t port, uint8_t action,
+int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu)
 {
 	static const uint8_t no_mac[6];
 
-	if (index >= table->capacity)
+	if (index >= table->capacity || interface > ADJ_INTERFACE_MAX || action > ADJ_ACTION_MAX)
 		return -EINVAL;
 	/* The mtu first: whoever sees the new word and forwards by it also sees its mtu. */
 	atomic_store_explicit(&table->entry[index].mtu, mtu, memory_order_relaxed);
-	atomic_store_explicit(&table->entry[index].word, adjacency_word(mac != NULL ? mac : no_mac, port, action),
+	atomic_store_explicit(&table->entry[index].word, adjacency_word(mac != NULL ? mac : no_mac, interface, action),
 			      memory_order_release);
 	return 0;
 }

@@ -4,11 +4,12 @@
  * adjacency before or after a change, never half of it, with no lock, no epoch, no retry.
  *
  *     bits  0..47   destination MAC, first byte of the wire in bits 0..7
- *     bits 48..55   egress port
- *     bits 56..63   action: 0 = forward; anything else is a reason number that forward/ gives its meaning
+ *     bits 48..57   egress interface: a port, or a VLAN sub-interface of one (forward/worker.h numbers them)
+ *     bits 58..63   action: 0 = forward; anything else is a reason number that forward/ gives its meaning
  *
- * The source MAC is the egress port's. `mtu` is the smaller of the port's and the route's (RTAX_MTU): the largest
- * IP packet, in bytes, that may leave by it. An adjacency with an action keeps its port (source validation asks).
+ * The source MAC is the egress interface's. `mtu` is the smaller of the interface's and the route's (RTAX_MTU): the
+ * largest IP packet, in bytes, that may leave by it. An adjacency with an action keeps its interface (source
+ * validation asks).
  *
  * Index = path id (rib.h): each distinct set of next hops has an index of its own, so that a route's entry in the
  * FIB changes only when the route does, and a neighbour's change is one store however many routes use it.
@@ -42,31 +43,33 @@ struct adjacency_table {
 };
 
 #define ADJ_ACTION_FORWARD 0u
+#define ADJ_ACTION_MAX 63u
+#define ADJ_INTERFACE_MAX 1023u
 
-static inline uint64_t adjacency_word(const uint8_t mac[6], unsigned port, unsigned action)
+static inline uint64_t adjacency_word(const uint8_t mac[6], unsigned interface, unsigned action)
 {
-	uint64_t word = (uint64_t)port << 48 | (uint64_t)action << 56;
+	uint64_t word = (uint64_t)interface << 48 | (uint64_t)action << 58;
 
 	for (unsigned i = 0; i < 6; i++)
 		word |= (uint64_t)mac[i] << (8 * i);
 	return word;
 }
 
-static inline unsigned adjacency_port(uint64_t word)
+static inline unsigned adjacency_interface(uint64_t word)
 {
-	return (unsigned)(word >> 48) & 0xff;
+	return (unsigned)(word >> 48) & ADJ_INTERFACE_MAX;
 }
 
 static inline unsigned adjacency_action(uint64_t word)
 {
-	return (unsigned)(word >> 56);
+	return (unsigned)(word >> 58);
 }
 
 /* All entries get `action`. NULL when there is no memory. Index 0 .. capacity-1. */
 struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
 void adjacency_table_destroy(struct adjacency_table *table);
-/* 0, or -EINVAL for an index outside the table. mac may be NULL (all zero). */
-int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint8_t port, uint8_t action,
+/* 0, or -EINVAL for an index outside the table, an interface or action that does not fit. mac may be NULL (all zero). */
+int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu);
 int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
 

@@ -22,7 +22,7 @@ class Adjacency(NamedTuple):
     """One entry. `mac` is 6 bytes in wire order; `action` 0 forwards, else a reason number; `mtu` in bytes."""
 
     mac: bytes
-    port: int
+    interface: int
     action: int
     mtu: int
 
@@ -30,15 +30,15 @@ class Adjacency(NamedTuple):
 class AdjacencyTable:
     """Owns the C array that all workers read. One writer thread; readers need no lock.
 
-    `capacity` entries, all with `action` at first. ValueError: capacity 0 or action not 0..255. MemoryError.
+    `capacity` entries, all with `action` at first. ValueError: capacity 0 or action not 0..63. MemoryError.
     `.c` is the `struct adjacency_table *`, valid until close(); whoever borrows it must be gone by then.
     """
 
     def __init__(self, capacity: int, action: int) -> None:
         if not 0 < capacity <= 0xFFFFFFFF:
             raise ValueError(f"adjacency table: capacity {capacity} is not 1..2^32-1")
-        if not 0 <= action <= 0xFF:
-            raise ValueError(f"adjacency table: action {action} is not 0..255")
+        if not 0 <= action <= lib.ADJ_ACTION_MAX:
+            raise ValueError(f"adjacency table: action {action} is not 0..{lib.ADJ_ACTION_MAX}")
         self.capacity = capacity
         self._table: Any = lib.adjacency_table_create(capacity, action)
         if self._table == ffi.NULL:
@@ -51,20 +51,20 @@ class AdjacencyTable:
         return self._table
 
     def set(
-        self, index: int, *, mac: bytes = bytes(MAC_BYTES), port: int = 0, action: int = 0, mtu: int = 0
+        self, index: int, *, mac: bytes = bytes(MAC_BYTES), interface: int = 0, action: int = 0, mtu: int = 0
     ) -> None:
         """Changes one entry in one store. IndexError: no such entry. ValueError: a value that does not fit."""
         if (
             len(mac) != MAC_BYTES
-            or not 0 <= port <= 0xFF
-            or not 0 <= action <= 0xFF
+            or not 0 <= interface <= lib.ADJ_INTERFACE_MAX
+            or not 0 <= action <= lib.ADJ_ACTION_MAX
             or not 0 <= mtu <= 0xFFFFFFFF
         ):
             raise ValueError(
-                f"adjacency {index}: mac {mac!r}, port {port}, action {action} or mtu {mtu} does not fit"
+                f"adjacency {index}: mac {mac!r}, interface {interface}, action {action} or mtu {mtu} does not fit"
             )
         self._check(index)
-        lib.adjacency_set(self.c, index, mac, port, action, mtu)
+        lib.adjacency_set(self.c, index, mac, interface, action, mtu)
 
     def get(self, index: int) -> Adjacency:
         """IndexError: no such entry."""
@@ -74,7 +74,7 @@ class AdjacencyTable:
         lib.adjacency_get(self.c, index, word, mtu)
         value = int(word[0])
         mac = value.to_bytes(8, "little")[:MAC_BYTES]
-        return Adjacency(mac, value >> 48 & 0xFF, value >> 56, int(mtu[0]))
+        return Adjacency(mac, value >> 48 & lib.ADJ_INTERFACE_MAX, value >> 58, int(mtu[0]))
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.capacity:

@@ -16,7 +16,8 @@
 
 struct fib {
 	struct trie trie4, trie6;
-	struct epoch epoch;
+	struct epoch *epoch; /* its own, or another FIB's */
+	struct epoch own;
 	uint64_t updates;
 	struct arena_fault fault;
 };
@@ -35,7 +36,7 @@ static void choose_variant(void)
 	atomic_store_explicit(&variant_in_use, best, memory_order_release);
 }
 
-struct fib *fib_create(void)
+struct fib *fib_create(struct epoch *epoch)
 {
 	struct fib *fib = aligned_alloc(64, (sizeof(*fib) + 63) / 64 * 64);
 
@@ -51,9 +52,10 @@ struct fib *fib_create(void)
 		free(fib);
 		return NULL;
 	}
-	atomic_store(&fib->epoch.now, 1);
+	atomic_store(&fib->own.now, 1);
 	for (unsigned i = 0; i < EPOCH_READERS; i++)
-		atomic_store(&fib->epoch.reader[i].seen, EPOCH_IDLE);
+		atomic_store(&fib->own.reader[i].seen, EPOCH_IDLE);
+	fib->epoch = epoch != NULL ? epoch : &fib->own;
 	choose_variant();
 	return fib;
 }
@@ -69,7 +71,7 @@ void fib_destroy(struct fib *fib)
 
 struct epoch *fib_epoch(struct fib *fib)
 {
-	return &fib->epoch;
+	return fib->epoch;
 }
 
 uint32_t fib_max_index(void)
@@ -118,7 +120,7 @@ static int apply(struct fib *fib, const struct prefix *prefix, int remove, uint3
 {
 	struct key key = key_of(prefix->family, prefix->addr);
 	struct trie *trie = prefix->family == FAMILY_IP4 ? &fib->trie4 : &fib->trie6;
-	uint64_t tag = atomic_load_explicit(&fib->epoch.now, memory_order_relaxed);
+	uint64_t tag = atomic_load_explicit(&fib->epoch->now, memory_order_relaxed);
 	int code;
 
 	if (!prefix_is_valid(prefix, key) || (!remove && index > INDEX_MAX))
@@ -177,8 +179,8 @@ void fib_collect(struct fib *fib)
 
 	if (fib->trie4.retire.head == fib->trie4.retire.tail && fib->trie6.retire.head == fib->trie6.retire.tail)
 		return;
-	epoch_advance(&fib->epoch);
-	safe = epoch_safe(&fib->epoch);
+	epoch_advance(fib->epoch);
+	safe = epoch_safe(fib->epoch);
 	retire_free(&fib->trie4.retire, &fib->trie4.node_arena, safe);
 	retire_free(&fib->trie6.retire, &fib->trie6.node_arena, safe);
 }

@@ -22,7 +22,8 @@ struct fib_stats {
 	uint64_t updates;
 };
 
-struct fib *fib_create(void);
+/* epoch: of the readers, shared with other FIBs and outliving this one; NULL: one of its own. NULL: no memory. */
+struct fib *fib_create(struct epoch *epoch);
 void fib_destroy(struct fib *fib);
 struct epoch *fib_epoch(struct fib *fib);
 

@@ -60,16 +60,20 @@ class Fib:
 
     One thread at a time may write (insert, remove, apply, collect, match, stats, check); any number of threads
     may look up meanwhile. `.c` is the `struct fib *`, valid until close(); workers must have ended by then.
+    `beside`: another FIB whose readers are this one's too (they pass through one quiescent point for both); it must
+    outlive this one.
     """
 
-    def __init__(self) -> None:
-        self._fib: Any = lib.fib_create()
+    def __init__(self, beside: "Fib | None" = None) -> None:
+        self._beside = beside
+        self._fib: Any = lib.fib_create(ffi.NULL if beside is None else lib.fib_epoch(beside.c))
         if self._fib == ffi.NULL:
             raise MemoryError("FIB: no memory")
         # Lookups from Python need an epoch cell each while they run; workers have those below.
-        self._readers: SimpleQueue[int] = SimpleQueue()
-        for reader in range(lib.EPOCH_WORKERS, lib.EPOCH_READERS):
-            self._readers.put(reader)
+        self._readers: SimpleQueue[int] = SimpleQueue() if beside is None else beside._readers
+        if beside is None:
+            for reader in range(lib.EPOCH_WORKERS, lib.EPOCH_READERS):
+                self._readers.put(reader)
 
     @property
     def c(self) -> Any:

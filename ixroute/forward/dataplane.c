@@ -37,6 +37,8 @@ struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct ad
 	dataplane->adjacencies = adjacencies;
 	dataplane->n_ports = n_ports;
 	dataplane->n_workers = n_workers;
+	for (uint32_t i = 0; i < MAX_INTERFACES; i++)
+		dataplane->interface[i].port = i < n_ports ? i : MAX_PORTS;
 	for (uint32_t i = 0; i < ADJ_RESERVED; i++)
 		adjacency_set(adjacencies, i, NULL, 0, reserved_action[i], 0);
 	return dataplane;
@@ -49,11 +51,11 @@ void dataplane_destroy(struct dataplane *dataplane)
 
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags)
 {
-	struct forward_port *to;
+	struct interface *to;
 
 	if (port >= dataplane->n_ports || mtu > UINT16_MAX)
 		return -EINVAL;
-	to = &dataplane->port[port];
+	to = &dataplane->interface[port];
 	atomic_store_explicit(&to->mac, adjacency_word(mac, 0, 0), memory_order_relaxed);
 	atomic_store_explicit(&to->mtu, mtu, memory_order_relaxed);
 	atomic_store_explicit(&to->flags, flags, memory_order_relaxed);
@@ -72,7 +74,7 @@ int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16
 		wanted[vids[i] / 64] |= 1ull << (vids[i] % 64);
 	}
 	for (unsigned i = 0; i < 64; i++)
-		atomic_store_explicit(&dataplane->port[port].vlan[i], wanted[i], memory_order_relaxed);
+		atomic_store_explicit(&dataplane->vlan[port][i], wanted[i], memory_order_relaxed);
 	return 0;
 }
 

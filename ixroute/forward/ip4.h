@@ -142,7 +142,7 @@ static inline bool ip4_source_is_valid(const struct ingress *in, uint32_t index,
 
 	if (in->flags & PORT_RPF_STRICT)
 		return (action == REASON_FORWARD || action == REASON_unresolved_neigh) &&
-		       adjacency_port(word) == in->port;
+		       adjacency_interface(word) == in->interface;
 	if (in->flags & PORT_RPF_LOOSE) /* any unicast path; the reserved ADJ_KERNEL may stand for other things */
 		return action == REASON_FORWARD || action == REASON_unresolved_neigh ||
 		       action == REASON_multipath_route ||

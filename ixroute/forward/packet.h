@@ -40,7 +40,7 @@ struct ingress {
 	const _Atomic uint64_t *vlan; /* bit per VLAN id */
 	const _Atomic uint64_t *local_filter;
 	uint32_t flags; /* PORT_* */
-	uint32_t port;
+	uint32_t interface; /* number */
 };
 
 /* Is `action` a way out by which packets leave now, or will once the kernel has done its part? Then TTL and length

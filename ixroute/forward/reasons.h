@@ -73,7 +73,7 @@ enum reason {
 
 enum reason_kind { REASON_KIND_FORWARD, REASON_KIND_DROP, REASON_KIND_PUNT };
 
-_Static_assert(REASON_COUNT <= 64, "cells of a counter block (forward/counters.h)");
+_Static_assert(REASON_COUNT <= 63, "cells of a counter block (forward/counters.h)");
 
 /* For Python and the documentation. NULL / REASON_KIND_FORWARD for a number outside the list. */
 unsigned reason_count(void);

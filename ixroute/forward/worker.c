@@ -38,13 +38,13 @@ static const uint8_t kind_of[REASON_COUNT] = {
 
 static void ingress_read(struct ingress *in, const struct dataplane *dataplane, uint32_t port)
 {
-	const struct forward_port *from = &dataplane->port[port];
+	const struct interface *from = &dataplane->interface[port];
 
 	in->mac = atomic_load_explicit(&from->mac, memory_order_relaxed);
 	in->flags = atomic_load_explicit(&from->flags, memory_order_relaxed);
-	in->vlan = from->vlan;
+	in->vlan = dataplane->vlan[port];
 	in->local_filter = dataplane->local_filter;
-	in->port = port;
+	in->interface = port;
 }
 
 static inline void packet_validate(const struct ingress *in, uint8_t *eth, const struct frame *frame,
@@ -247,12 +247,14 @@ static inline void dispose(struct worker *worker, const struct frame *frame, uns
 
 /* What the way out says, for a packet that may take it. */
 static inline unsigned egress_decide(struct worker *worker, const struct ingress *in, const struct packet *packet,
-				     unsigned port)
+				     unsigned interface)
 {
-	if (port >= worker->dataplane->n_ports || !worker->egress[port].queue)
+	unsigned port = worker->dataplane->interface[interface].port;
+
+	if (!worker->egress[port].queue)
 		return REASON_external_route; /* not ours to send by */
 	/* RFC 1812 5.2.7.2: linux forwards it and tells the sender of a better way. The first few are its to see. */
-	if (port == in->port && (packet->version == VERSION_6 || in->flags & PORT_SEND_REDIRECTS) &&
+	if (interface == in->interface && (packet->version == VERSION_6 || in->flags & PORT_SEND_REDIRECTS) &&
 	    punt_allowed(worker, port, REASON_ingress_is_egress))
 		return REASON_ingress_is_egress;
 	return REASON_FORWARD;
@@ -276,13 +278,15 @@ static inline unsigned packet_decide(struct worker *worker, const struct ingress
 	} else {
 		reason = ip6_decide(in, packet, *word, mtu);
 	}
-	return reason == REASON_FORWARD ? egress_decide(worker, in, packet, adjacency_port(*word)) : reason;
+	return reason == REASON_FORWARD ? egress_decide(worker, in, packet, adjacency_interface(*word)) :
+					reason;
 }
 
-/* From here on the packet is changed. The frame shrinks to what the IP header says (and by a priority tag). */
-static inline void packet_rewrite(struct worker *worker, struct frame *frame, const struct packet *packet, uint64_t word)
+/* From here on the packet is changed. The frame shrinks to what the IP header says (and by a priority tag). Returns
+ * the port to send by. */
+static inline unsigned packet_rewrite(struct worker *worker, struct frame *frame, const struct packet *packet, uint64_t word)
 {
-	const struct forward_port *egress = &worker->dataplane->port[adjacency_port(word)];
+	const struct interface *egress = &worker->dataplane->interface[adjacency_interface(word)];
 	_Atomic uint8_t *used = &worker->used[packet->index];
 
 	if (packet->version == VERSION_4)
@@ -294,21 +298,22 @@ static inline void packet_rewrite(struct worker *worker, struct frame *frame, co
 	frame->len = ETH_HEADER_BYTES + packet->length;
 	if (!atomic_load_explicit(used, memory_order_relaxed)) /* keeps the line shared while it is set */
 		atomic_store_explicit(used, 1, memory_order_relaxed);
+	return egress->port;
 }
 
 static void burst_finish(struct worker *worker, struct burst *burst)
 {
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
-		unsigned reason = packet->reason;
+		unsigned reason = packet->reason, egress = 0;
 		uint64_t word = 0;
 
 		if (reason == REASON_FORWARD) {
 			reason = packet_decide(worker, &burst->in, packet, &word);
 			if (reason == REASON_FORWARD)
-				packet_rewrite(worker, &burst->frame[i], packet, word);
+				egress = packet_rewrite(worker, &burst->frame[i], packet, word);
 		}
-		dispose(worker, &burst->frame[i], reason, adjacency_port(word));
+		dispose(worker, &burst->frame[i], reason, egress);
 	}
 }
 
@@ -341,7 +346,7 @@ static unsigned inject_judge(const struct worker *worker, const struct frame *fr
 	type = load16_be(frame_data(worker->umem, frame->addr) + 12);
 	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_VLAN_SERVICE)
 		longest += VLAN_TAG_BYTES;
-	longest += atomic_load_explicit(&worker->dataplane->port[frame->port].mtu, memory_order_relaxed);
+	longest += atomic_load_explicit(&worker->dataplane->interface[frame->port].mtu, memory_order_relaxed);
 	if (frame->len > longest)
 		return REASON_inject_too_long;
 	return worker->egress[frame->port].queue ? REASON_FORWARD : REASON_tx_ring_full;

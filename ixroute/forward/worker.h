@@ -14,6 +14,7 @@
 
 #define MAX_PORTS DOOR_PORTS
 #define MAX_WORKERS DOOR_LANES
+#define MAX_INTERFACES (ADJ_INTERFACE_MAX + 1)
 #define BURST 64u
 
 /* What the kernel's interface (the TAP) says of a port; written by Python, one atomic word each. */
@@ -29,11 +30,13 @@
 #define PORT_RULES4 512u	/* ip rules beyond the default: IPv4 to the kernel: policy_rule */
 #define PORT_RULES6 1024u
 
-struct forward_port {
+/* An interface packets come in by and leave by. Numbers below MAX_PORTS are the ports, interface i being port i
+ * without a tag; those above are VLAN sub-interfaces of ports. An adjacency names its egress by this number. */
+struct interface {
 	_Alignas(64) _Atomic uint64_t mac; /* as in an adjacency word: first byte lowest */
-	_Atomic uint32_t flags;
+	_Atomic uint32_t flags;		   /* PORT_* */
 	_Atomic uint32_t mtu;		   /* largest IP packet that may leave here (also in each adjacency) */
-	_Atomic uint64_t vlan[64];	   /* bit per VLAN id that has a sub-interface */
+	uint32_t port;			   /* whose queues it uses; MAX_PORTS: no such interface */
 };
 
 /* Token buckets in front of the punt, per port and reason, shared evenly by the workers (at least 1 each). The clock
@@ -56,7 +59,8 @@ struct dataplane {
 	struct adjacency_table *adjacencies;
 	uint32_t n_ports;
 	uint32_t n_workers;
-	struct forward_port port[MAX_PORTS];
+	struct interface interface[MAX_INTERFACES];
+	_Atomic uint64_t vlan[MAX_PORTS][64]; /* bit per VLAN id that has a sub-interface */
 	struct policer policer[64];
 	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
 };

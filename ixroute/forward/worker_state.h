@@ -35,7 +35,7 @@ struct worker {
 	bool door_rings; /* something was put into the punt ring */
 	struct frame punt[BURST];
 	uint8_t punt_reason[BURST];
-	struct egress egress[MAX_PORTS];
+	struct egress egress[MAX_PORTS + 1]; /* the last never has a queue: of interfaces that are none */
 
 	uint64_t tx_in_flight; /* handed to tx rings and not reclaimed */
 	_Atomic uint8_t *used; /* one per adjacency */

@@ -415,7 +415,11 @@ class Mirror:
         before = self.paths.get(path_id)
         if before is None or before.adjacency != adjacency:
             self._table.set(
-                path_id, mac=adjacency.mac, port=adjacency.port, action=adjacency.action, mtu=adjacency.mtu
+                path_id,
+                mac=adjacency.mac,
+                interface=adjacency.interface,
+                action=adjacency.action,
+                mtu=adjacency.mtu,
             )
         known = Known(path, route, adjacency)
         if known != before:

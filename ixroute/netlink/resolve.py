@@ -26,14 +26,16 @@ class Tables:
     links: LinkTable = field(default_factory=LinkTable)
     neighbours: NeighbourTable = field(default_factory=NeighbourTable)
     nexthops: NextHopTable = field(default_factory=NextHopTable)
-    ports: dict[int, int] = field(default_factory=dict)  # a TAP's ifindex -> port
+    ports: dict[int, int] = field(
+        default_factory=dict
+    )  # a TAP's ifindex -> port = its interface in the dataplane
     sysctls: dict[int, InterfaceSysctls] = field(default_factory=dict)  # by ifindex
 
 
 @dataclass(frozen=True, slots=True)
 class Adjacency:
     action: int
-    port: int = 0
+    interface: int = 0  # of the dataplane
     mac: bytes = NO_MAC
     mtu: int = 0
 
@@ -126,8 +128,8 @@ def resolve(path: PathLike, route: Route, tables: Tables, actions: Actions) -> A
     if neighbour is None or not neighbour.usable:
         # without a gateway this is a connected route: resolved hosts have host prefixes of their own (rib.h,
         # rule 3)
-        return Adjacency(actions.unresolved_neigh, port=port, mtu=mtu)
-    return Adjacency(actions.forward, port=port, mac=neighbour.mac, mtu=mtu)
+        return Adjacency(actions.unresolved_neigh, interface=port, mtu=mtu)
+    return Adjacency(actions.forward, interface=port, mac=neighbour.mac, mtu=mtu)
 
 
 def _passes(link: Link, family: int, sysctls: InterfaceSysctls) -> bool:

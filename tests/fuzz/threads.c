@@ -161,7 +161,7 @@ static void set_up(void)
 	struct tap_lane *lane = tap_lane_create(worker_event, door_event);
 
 	umem = (struct umem){aligned_alloc(4096, FRAMES * FRAME_BYTES), FRAMES * FRAME_BYTES, FRAME_BYTES, FRAMES};
-	fib = fib_create();
+	fib = fib_create(NULL);
 	adjacencies = adjacency_table_create(64, REASON_no_route);
 	dataplane = dataplane_create(&umem, fib, adjacencies, 2, 1);
 	door = tap_door_create(&umem, door_event);

@@ -358,7 +358,7 @@ def test_the_kernel_answers_ttl_1_with_its_own_address(router: Router, space: Na
     space.ip(f"neigh replace 192.0.2.9 lladdr {PEER.hex(':')} dev lan")
     space.ip("route add 10.0.0.0/8 via 192.0.2.77")
     space.sysctl("net.ipv4.ip_forward", 1)
-    router.adjacencies.set(8, mac=PEER, port=0, action=0, mtu=1500)
+    router.adjacencies.set(8, mac=PEER, interface=0, action=0, mtu=1500)
     router.fib.insert("10.0.0.0/8", 8)
     reply = router.answer(
         echo_request("192.0.2.9", "10.0.0.1", 1, ttl=1), lambda p: p[12:14] == b"\x08\0" and p[34] == 11

@@ -10,7 +10,7 @@ from typing import Any
 from ixroute._dataplane import ffi, lib
 from ixroute.fib.rib import Path, Rib
 
-NEW_PATH_ACTION = 77
+NEW_PATH_ACTION = 57
 
 
 class Owner:
@@ -23,7 +23,7 @@ class Owner:
 
 @contextmanager
 def rib_bench(paths: int = 1024) -> Iterator[Rib]:
-    fib = Owner(lib.fib_create())
+    fib = Owner(lib.fib_create(ffi.NULL))
     adjacencies = Owner(lib.adjacency_table_create(paths, 1))
     with Rib(fib, adjacencies, NEW_PATH_ACTION) as rib:
         yield rib
@@ -43,7 +43,7 @@ def shown(rib: Rib, index: int) -> int | Path:
 
 
 def adjacency(rib: Rib, index: int) -> tuple[int, int, int, int]:
-    """(mac, port, action, mtu)."""
+    """(mac, interface, action, mtu)."""
     word, mtu = ffi.new("uint64_t *"), ffi.new("uint32_t *")
     assert lib.adjacency_get(rib._borrowed[1].c, index, word, mtu) == 0
-    return word[0] & (1 << 48) - 1, word[0] >> 48 & 0xFF, word[0] >> 56, mtu[0]
+    return word[0] & (1 << 48) - 1, word[0] >> 48 & 0x3FF, word[0] >> 58, mtu[0]

@@ -15,20 +15,20 @@ def test_every_entry_begins_with_the_action_it_was_created_with() -> None:
 
 def test_what_is_set_is_what_is_got_and_the_neighbours_are_untouched() -> None:
     with AdjacencyTable(16, 1) as table:
-        table.set(9, mac=MAC, port=63, action=0, mtu=9000)
+        table.set(9, mac=MAC, interface=63, action=0, mtu=9000)
         assert table.get(9) == Adjacency(MAC, 63, 0, 9000)
-        table.set(9, mac=bytes([255] * 6), port=255, action=255, mtu=0xFFFFFFFF)
-        assert table.get(9) == Adjacency(bytes([255] * 6), 255, 255, 0xFFFFFFFF)
+        table.set(9, mac=bytes([255] * 6), interface=1023, action=63, mtu=0xFFFFFFFF)
+        assert table.get(9) == Adjacency(bytes([255] * 6), 1023, 63, 0xFFFFFFFF)
         assert table.get(8) == table.get(10) == Adjacency(bytes(6), 0, 1, 0)
 
 
 def test_the_first_byte_of_the_wire_is_the_lowest_of_the_word() -> None:
     with AdjacencyTable(16, 0) as table:
-        table.set(0, mac=MAC, port=2, action=3)
+        table.set(0, mac=MAC, interface=2, action=3)
         word = ffi.new("uint64_t *")
         mtu = ffi.new("uint32_t *")
         assert lib.adjacency_get(table.c, 0, word, mtu) == 0
-        assert word[0] == 0x03_02_0F_0E_0D_0C_0B_0A
+        assert word[0] == 3 << 58 | 2 << 48 | 0x0F_0E_0D_0C_0B_0A
 
 
 def test_the_entries_lie_four_to_a_cache_line() -> None:
@@ -56,11 +56,11 @@ def test_values_that_do_not_fit_are_refused() -> None:
     with AdjacencyTable(16, 0) as table:
         with pytest.raises(ValueError, match="mac"):
             table.set(8, mac=b"12345")
-        with pytest.raises(ValueError, match="port"):
-            table.set(8, port=256)
+        with pytest.raises(ValueError, match="interface"):
+            table.set(8, interface=1024)
         with pytest.raises(ValueError, match="action"):
             table.set(8, action=-1)
-    for capacity, action in ((0, 0), (1 << 32, 0), (16, 256)):
+    for capacity, action in ((0, 0), (1 << 32, 0), (16, 64)):
         with pytest.raises(ValueError, match="adjacency table"):
             AdjacencyTable(capacity, action)
 

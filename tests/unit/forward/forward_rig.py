@@ -160,7 +160,7 @@ class Rig:
         for index, path in PATHS.items():
             if index >= 8:
                 action = reason_number(path.action) if path.action else 0
-                self.adjacencies.set(index, mac=path.mac, port=path.port, action=action, mtu=path.mtu)
+                self.adjacencies.set(index, mac=path.mac, interface=path.port, action=action, mtu=path.mtu)
         self.dataplane = Dataplane(self.umem.c, self.fib.c, self.adjacencies.c, 3, self.workers)
         for prefix, index in ROUTES.items():
             self.fib.insert(prefix, index)

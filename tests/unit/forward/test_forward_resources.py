@@ -286,7 +286,7 @@ def test_own_addresses_that_are_no_longer_own_are_forgotten(make_rig: MakeRig) -
 
 def test_an_adjacency_changed_between_passes_is_seen_by_the_next(make_rig: MakeRig) -> None:
     rig = make_rig()
-    rig.adjacencies.set(VIA_1, mac=SENDER, port=0, action=0, mtu=MTU)
+    rig.adjacencies.set(VIA_1, mac=SENDER, interface=0, action=0, mtu=MTU)
     rig.set_context(Context(redirect_tokens=False))
     outcome = rig.route(THROUGH)
     assert outcome.port == 0

@@ -244,8 +244,10 @@ class FakeAdjacencies:
     entries: dict[int, tuple[int, int, bytes, int]] = field(default_factory=dict)
     writes: int = 0
 
-    def set(self, index: int, *, mac: bytes = bytes(6), port: int = 0, action: int = 0, mtu: int = 0) -> None:
-        self.entries[index] = (action, port, mac, mtu)
+    def set(
+        self, index: int, *, mac: bytes = bytes(6), interface: int = 0, action: int = 0, mtu: int = 0
+    ) -> None:
+        self.entries[index] = (action, interface, mac, mtu)
         self.writes += 1
 
 

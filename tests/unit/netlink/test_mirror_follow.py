@@ -227,10 +227,10 @@ def test_a_replaced_member_touches_the_routes_of_its_group(world: World) -> None
     world.follower.event(nexthop_message(7, oif=LAN, gateway=GATEWAY))
     world.follower.event(nexthop_message(20, group=(7,)))
     world.path(10, FakePath(nhid=20))
-    assert world.resolve(10).port == 3
+    assert world.resolve(10).interface == 3
     world.follower.event(nexthop_message(7, oif=WAN, gateway="10.1.0.1"))
     assert world.paths.take(10) == [10]
-    assert world.resolve(10).port == 4
+    assert world.resolve(10).interface == 4
 
 
 def test_a_nexthop_that_becomes_a_blackhole_wants_its_routes_again(world: World) -> None:

@@ -13,7 +13,7 @@ import route_messages as m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ixroute._dataplane import lib
+from ixroute._dataplane import ffi, lib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, NextHop, Path, Prefix, Rib, Route
 from ixroute.netlink.route_stream import RouteStream, RouteStreamStats
 
@@ -28,7 +28,7 @@ class Owner:
 
 @pytest.fixture(scope="module")
 def tables() -> Iterator[tuple[Owner, Owner]]:
-    fib, adjacencies = Owner(lib.fib_create()), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1))
     yield fib, adjacencies
     lib.fib_destroy(fib.c)
     lib.adjacency_table_destroy(adjacencies.c)
