@@ -57,7 +57,7 @@ def decided(comparison: Comparison) -> float:
 
 def test_after_any_sequence_the_tables_are_the_kernels(bench: Bench) -> None:
     bench.start()
-    comparison = follow(bench, 1, 8000 if FULL else 250)
+    comparison = follow(bench, 1, 8000 if FULL else 400)
     print(f"{dict(comparison.asked)}; {comparison.late} settled late")
     assert decided(comparison) > 0.8
 
