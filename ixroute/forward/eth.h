@@ -62,6 +62,7 @@ static inline unsigned eth_classify(const struct ingress *in, uint8_t *eth, uint
 	uint64_t destination;
 	unsigned offset = 12, reason, type;
 
+	packet->in = in;
 	if (len < ETH_HEADER_BYTES)
 		return REASON_frame_too_short;
 	if (!(in->flags & PORT_UP))

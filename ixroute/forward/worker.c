@@ -21,7 +21,7 @@
 #include "forward/worker_state.h"
 
 struct burst {
-	struct ingress in;
+	struct ingress in; /* of untagged packets: the port */
 	unsigned n;
 	struct frame frame[BURST];
 	struct packet packet[BURST];
@@ -59,7 +59,7 @@ static inline void packet_validate(const struct ingress *in, uint8_t *eth, const
 	if (reason == REASON_FORWARD) {
 		uint32_t room = len - (uint32_t)(packet->ip - eth);
 
-		reason = packet->version == VERSION_4 ? ip4_validate(in, packet, room, frame->flags) :
+		reason = packet->version == VERSION_4 ? ip4_validate(packet->in, packet, room, frame->flags) :
 							ip6_validate(packet, room);
 	}
 	packet->reason = (uint8_t)reason;
@@ -309,7 +309,7 @@ static void burst_finish(struct worker *worker, struct burst *burst)
 		uint64_t word = 0;
 
 		if (reason == REASON_FORWARD) {
-			reason = packet_decide(worker, &burst->in, packet, &word);
+			reason = packet_decide(worker, packet->in, packet, &word);
 			if (reason == REASON_FORWARD)
 				egress = packet_rewrite(worker, &burst->frame[i], packet, word);
 		}
