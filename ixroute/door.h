@@ -359,12 +359,33 @@ uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
 struct dataplane;
 struct worker;
+#define VIEW_STEPS ...
+#define VIEW_LOOKUP ...
+#define VIEW_VERDICT ...
+#define VIEW_GOTO ...
+#define VIEW_SAME_SOURCE ...
+struct view_step {
+	const struct fib *fib;
+	uint8_t kind;
+	uint8_t reason;
+	uint16_t to;
+	uint8_t inverted;
+	uint8_t protocol;
+	uint8_t tos, tos_mask;
+	uint16_t source_first, source_last;
+	uint16_t destination_first, destination_last;
+	uint8_t source_len, destination_len;
+	uint8_t source[16], destination[16];
+};
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
 int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
+		       uint32_t n, uint32_t flags);
+uint32_t dataplane_collect_views(struct dataplane *dataplane);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);

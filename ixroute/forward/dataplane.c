@@ -17,7 +17,7 @@ static const uint8_t reserved_action[ADJ_RESERVED] = {
 	[ADJ_BLACKHOLE] = REASON_blackhole_route,
 	[ADJ_REJECT] = REASON_reject_route,
 	[ADJ_KERNEL] = REASON_external_route,
-	[7] = REASON_no_route,
+	[ADJ_POLICY] = REASON_policy_rule,
 };
 
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
