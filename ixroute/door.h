@@ -385,6 +385,8 @@ int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
 int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
 		       uint32_t n, uint32_t flags);
+struct view;
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
 uint32_t dataplane_collect_views(struct dataplane *dataplane);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);

@@ -72,6 +72,16 @@ static void view_show(struct dataplane *dataplane, struct view *_Atomic *place, 
 	}
 }
 
+static unsigned place_of(uint32_t family)
+{
+	return family == 4 ? VIEW_OF_IP4 : VIEW_OF_IP6;
+}
+
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family)
+{
+	return atomic_load_explicit(&dataplane->interface[interface].view[place_of(family)], memory_order_relaxed);
+}
+
 int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
 		       uint32_t n, uint32_t flags)
 {
@@ -84,7 +94,7 @@ int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t
 	if (error)
 		return error;
 	view = view_share(dataplane, view);
-	view_show(dataplane, &dataplane->interface[interface].view[family == 4 ? VIEW_OF_IP4 : VIEW_OF_IP6], view);
+	view_show(dataplane, &dataplane->interface[interface].view[place_of(family)], view);
 	dataplane_collect_views(dataplane);
 	return 0;
 }

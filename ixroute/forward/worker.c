@@ -154,9 +154,10 @@ static void burst_lookup4(const struct dataplane *dataplane, struct burst *burst
 		address[n] = load32(packet->ip + IP4_DESTINATION);
 		into[n++] = &packet->index;
 		if (packet->marks & MARK_SOURCE) {
-			packet->source_index = ADJ_POLICY;
-			if (!view->same_source)
+			if (!view->same_source) {
+				packet->source_index = ADJ_POLICY;
 				continue;
+			}
 			address[n] = load32(packet->ip + IP4_SOURCE);
 			into[n++] = &packet->source_index;
 		}

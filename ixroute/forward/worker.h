@@ -83,6 +83,8 @@ int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t
  * interface), -ENOMEM: nothing changed. */
 int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
 		       uint32_t n, uint32_t flags);
+/* The view that an interface below MAX_INTERFACES shows, to be compared only. */
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
 /* Frees replaced views that no worker can see any more; returns how many are kept yet. In the same thread. */
 uint32_t dataplane_collect_views(struct dataplane *dataplane);
 /* All own IPv4 addresses, wire order. An address that was and stays own is not missing for a moment. */
