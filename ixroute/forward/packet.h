@@ -14,6 +14,9 @@
 
 #define ETH_HEADER_BYTES 14u
 #define VLAN_TAG_BYTES 4u
+#define MAC_MASK 0xffffffffffffull
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a MAC is loaded as the low 48 bits of a word");
 
 enum version { VERSION_NONE, VERSION_4, VERSION_6 };
 
@@ -25,11 +28,13 @@ enum version { VERSION_NONE, VERSION_4, VERSION_6 };
 #define MARK_FROM_LOOPBACK 32u	  /* IPv4: source is in 127/8 and route_localnet is on */
 
 struct view;
+struct vlan_table;
 
 /* An interface that packets of a burst came in by, read once per burst: a change made meanwhile is seen by the next. */
 struct ingress {
 	uint64_t mac;		      /* as in an adjacency word */
-	const _Atomic uint64_t *vlan; /* bit per VLAN id */
+	const _Atomic uint64_t *vlan; /* bit per VLAN id on it that is the kernel's */
+	struct vlan_table *above[2];  /* and those that are ours */
 	const _Atomic uint64_t *local_filter;
 	const struct view *view[2]; /* by VIEW_OF_IP4, VIEW_OF_IP6: what its packets look up */
 	uint32_t flags;	    /* PORT_* */

@@ -89,6 +89,11 @@ int view_create(struct view **out, unsigned family, const struct view_step *step
 void view_destroy(struct view *view);
 bool view_equal(const struct view *a, const struct view *b);
 
+/* At first everybody shows one view each family: a lookup in the dataplane's FIB. 0 or -ENOMEM. */
+struct dataplane;
+int views_begin(struct dataplane *dataplane);
+void views_end(struct dataplane *dataplane);
+
 /* ---- The workers' ---- */
 
 struct packet;
