@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ixroute.netlink.contract import Actions, LinkState, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, TapState
 from ixroute.netlink.sockets import Message
 
 ACTIONS = Actions(
@@ -255,6 +255,8 @@ class FakeAdjacencies:
 class FakeSink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    subs: dict[int, InterfaceState] = field(default_factory=dict)
+    takes_subs: bool = True
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
@@ -265,9 +267,28 @@ class FakeSink:
         self.calls += 1
         self.ports[port] = state
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
         self.calls += 1
-        self.vlans[port] = vids
+        self.vlans[interface] = vids
+
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        self.calls += 1
+        if not self.takes_subs:
+            return False
+        outer = [s.tags for s in self.subs.values() if s.port == state.port]
+        assert len(state.tags) == 1 or state.tags[:1] in outer, "inner before outer"
+        before = self.subs.get(number)
+        assert before is None or (before.port, before.tags) == (state.port, state.tags), "number in use"
+        self.subs[number] = state
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        self.calls += 1
+        gone = self.subs.pop(number)
+        self.vlans.pop(number, None)
+        assert not any(
+            s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()
+        ), "outer before inner"
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

@@ -86,7 +86,7 @@ class World:
     def announce(self) -> FakeSink:
         follower = self.follower
         self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
-        self.announcer.announce(follower.tables, follower.addresses)
+        self.announcer.announce(follower.tables, follower.addresses, follower.interfaces)
         return self.sink
 
 
