@@ -77,6 +77,8 @@ def link_message(
     parent_elsewhere: bool = False,
     link_kind: str = "",
     vlan: tuple[int, int] = (0, 0),
+    egress_qos: bool = False,
+    moved: bool = False,
     flags: int = 0,
     family: int = 0,
 ) -> Message:
@@ -86,12 +88,14 @@ def link_message(
     body += attribute(10, u32(master)) if master else b""
     body += attribute(5, u32(parent)) if parent else b""
     body += attribute(37, u32(0)) if parent_elsewhere else b""
+    body += attribute(45, u32(1)) if moved else b""
     if link_kind:
         info = attribute(1, link_kind.encode() + b"\0")
-        if vlan[0]:
-            info += attribute(
-                2, attribute(1, struct.pack("=H", vlan[0])) + attribute(5, struct.pack(">H", vlan[1]))
-            )
+        if vlan[1]:
+            data = attribute(5, struct.pack(">H", vlan[1])) + attribute(1, struct.pack("=H", vlan[0]))
+            data += attribute(2, struct.pack("=II", 1, 0xFFFFFFFF))
+            data += attribute(3, attribute(1, struct.pack("=II", 3, 5))) if egress_qos else b""
+            info += attribute(2, data)
         body += attribute(18, info)
     return message(kind, body)
 
