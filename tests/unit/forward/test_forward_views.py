@@ -94,9 +94,9 @@ def rig() -> Iterator[ViewRig]:
 # ---- Programs and packets that have something to say to each other ----
 
 SOURCES = ["192.0.2.77", "192.0.2.1", "203.0.113.1", "172.16.1.1", "198.51.100.9", "99.9.9.9", "192.0.2.255"]
-DESTINATIONS = ["10.1.1.1", "10.6.1.1", "10.20.0.7", "10.21.0.7", "10.22.0.7", "172.16.9.9", "77.7.7.7", "10.7.0.1"]
+DESTINATIONS = ["10.1.1.1", "10.6.1.1", "10.30.0.7", "10.31.0.7", "10.32.0.7", "172.16.9.9", "77.7.7.7", "10.7.0.1"]
 SOURCES6 = ["2001:db8:a::77", "2001:db8:a::1", "2001:db8:72::1", "fd00::1", "9999::1"]
-DESTINATIONS6 = ["2001:db8:1::1", "2001:db8:3::1", "2001:db8:6::1", "2001:db8:21::1", "2001:db8:72::1", "9999::2"]
+DESTINATIONS6 = ["2001:db8:1::1", "2001:db8:3::1", "2001:db8:6::1", "2001:db8:31::1", "2001:db8:72::1", "9999::2"]
 PROTOCOLS = [1, 6, 17, 33, 44, 47, 50, 51, 58, 60, 132, 136, 255]
 PORTS = [1, 53, 80, 179, 4000, 65535]
 TOS = [0, 4, 0x10, 0x1C, 0xB8, 0xFC, 0xFF]
@@ -234,7 +234,7 @@ def test_a_burst_under_a_view_ends_as_its_packets_one_by_one(
     shared_rig.check_conservation()
 
 
-SUBS = {5: 64, 6: 1023}
+SUBS = {5: 200, 6: 1023}
 """VLAN id -> interface."""
 
 
@@ -307,7 +307,7 @@ def test_an_empty_program_has_no_route(shared_rig: ViewRig) -> None:
 
 
 def test_a_throw_route_and_no_route_both_lead_to_the_next_step(shared_rig: ViewRig) -> None:
-    thrown = eth(MAC[0], SENDER, 0x0800, ip4("192.0.2.77", "10.20.0.1"))
+    thrown = eth(MAC[0], SENDER, 0x0800, ip4("192.0.2.77", "10.30.0.1"))
     for packet in (thrown, TO_10):
         assert ended(shared_rig, SlowView((SlowStep(table=3), SlowStep(table=2), MAIN)), packet) == ""
     assert ended(shared_rig, SlowView((SlowStep(table=1), POLICY)), thrown) == "policy_rule"
@@ -493,7 +493,7 @@ def test_the_longest_program_runs_to_its_end(shared_rig: ViewRig) -> None:
     nobody = SlowStep(Match(protocol=99), verdict="policy_rule")
     gotos = tuple(SlowStep(goto=i + 1) for i in range(100))
     lookups = (SlowStep(table=3), SlowStep(table=1)) * 50
-    packet = eth(MAC[0], SENDER, 0x0800, ip4("192.0.2.77", "10.20.0.7"))
+    packet = eth(MAC[0], SENDER, 0x0800, ip4("192.0.2.77", "10.30.0.7"))
     steps = gotos + lookups + (nobody,) * (MAX_STEPS - 201)
     assert ended(shared_rig, SlowView(steps), packet) == "no_route"
     assert ended(shared_rig, SlowView((*steps, MAIN)), packet) == ""
