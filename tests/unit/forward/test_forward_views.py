@@ -6,20 +6,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from forward_packets import eth, ip4, ip6, tcp, udp, vlan
 from forward_rig import MAC, OTHER_TABLES, SENDER, USUAL, Context, Outcome, Rig
 from forward_twin import twin
+from forward_view_rig import MAIN, PLAIN, ViewRig
 from forward_view_twin import VERDICTS, SlowStep, SlowView
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_forward_twin import packets as any_packets
 
 from ixroute._dataplane import lib
-from ixroute.fib.fib import Fib
 from ixroute.forward.reasons import BY_NAME, Kind, reason_number
 from ixroute.forward.view import ALL, MAX_STEPS, Match, ViewStep
 from ixroute.forward.worker import NEVER_SLEEP, PORT_RPF_LOOSE, PORT_RPF_STRICT
@@ -28,50 +28,6 @@ SETTINGS = settings(
     deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 PATIENCE = 20.0
-MAIN = SlowStep(table=0)
-PLAIN = (SlowView((MAIN,), True), SlowView((MAIN,), True))
-
-
-@dataclass
-class ViewRig(Rig):
-    """A rig whose ports show the context's views; and the tables that views name."""
-
-    def __post_init__(self) -> None:
-        self.tables: list[Fib] = []
-        super().__post_init__()
-        self.tables = [self.fib]
-        for routes in OTHER_TABLES:
-            self.tables.append(Fib(beside=self.fib))
-            for prefix, index in routes.items():
-                self.tables[-1].insert(prefix, index)
-
-    def steps(self, view: SlowView) -> list[ViewStep]:
-        return [
-            ViewStep(
-                match=step.match,
-                fib=None if step.table is None else self.tables[step.table],
-                verdict=None if step.verdict is None else reason_number(step.verdict),
-                goto=step.goto,
-            )
-            for step in view.steps
-        ]
-
-    def set_context(self, context: Context) -> None:
-        super().set_context(context)
-        if not self.tables:
-            return
-        for port in range(3):
-            for family, view in zip((4, 6), context.views or PLAIN, strict=True):
-                self.dataplane.set_view(port, family, self.steps(view), view.same_source)
-
-    def view(self, interface: int, family: int) -> Any:
-        return lib.dataplane_view(self.dataplane.c, interface, family)
-
-    def close(self) -> None:
-        others = self.tables[1:]
-        super().close()
-        for table in others:
-            table.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +50,25 @@ def rig() -> Iterator[ViewRig]:
 # ---- Programs and packets that have something to say to each other ----
 
 SOURCES = ["192.0.2.77", "192.0.2.1", "203.0.113.1", "172.16.1.1", "198.51.100.9", "99.9.9.9", "192.0.2.255"]
-DESTINATIONS = ["10.1.1.1", "10.6.1.1", "10.30.0.7", "10.31.0.7", "10.32.0.7", "172.16.9.9", "77.7.7.7", "10.7.0.1"]
+DESTINATIONS = [
+    "10.1.1.1",
+    "10.6.1.1",
+    "10.30.0.7",
+    "10.31.0.7",
+    "10.32.0.7",
+    "172.16.9.9",
+    "77.7.7.7",
+    "10.7.0.1",
+]
 SOURCES6 = ["2001:db8:a::77", "2001:db8:a::1", "2001:db8:72::1", "fd00::1", "9999::1"]
-DESTINATIONS6 = ["2001:db8:1::1", "2001:db8:3::1", "2001:db8:6::1", "2001:db8:31::1", "2001:db8:72::1", "9999::2"]
+DESTINATIONS6 = [
+    "2001:db8:1::1",
+    "2001:db8:3::1",
+    "2001:db8:6::1",
+    "2001:db8:31::1",
+    "2001:db8:72::1",
+    "9999::2",
+]
 PROTOCOLS = [1, 6, 17, 33, 44, 47, 50, 51, 58, 60, 132, 136, 255]
 PORTS = [1, 53, 80, 179, 4000, 65535]
 TOS = [0, 4, 0x10, 0x1C, 0xB8, 0xFC, 0xFF]
@@ -341,7 +313,9 @@ def test_a_rule_with_ports_is_not_for_fragments(shared_rig: ViewRig, fragment: i
 
 
 @pytest.mark.parametrize("header", [0, 43, 60])
-def test_behind_ipv6_extension_headers_the_kernel_looks_if_it_matters(shared_rig: ViewRig, header: int) -> None:
+def test_behind_ipv6_extension_headers_the_kernel_looks_if_it_matters(
+    shared_rig: ViewRig, header: int
+) -> None:
     packet = ip6("2001:db8:a::77", "2001:db8:1::1", bytes((17, 0, 1, 4, 0, 0, 0, 0)) + udp(53), nxt=header)
     frame = eth(MAC[0], SENDER, 0x86DD, packet)
     dns = Match(protocol=17, destination_ports=(53, 53))
@@ -353,7 +327,9 @@ def test_behind_ipv6_extension_headers_the_kernel_looks_if_it_matters(shared_rig
 
 @pytest.mark.parametrize("next_header", [17, 6])
 def test_of_an_ipv6_fragment_the_protocol_is_known_but_no_port(shared_rig: ViewRig, next_header: int) -> None:
-    packet = ip6("2001:db8:a::77", "2001:db8:1::1", bytes((next_header, 0, 0, 1, 0, 0, 0, 9)) + udp(53), nxt=44)
+    packet = ip6(
+        "2001:db8:a::77", "2001:db8:1::1", bytes((next_header, 0, 0, 1, 0, 0, 0, 9)) + udp(53), nxt=44
+    )
     frame = eth(MAC[0], SENDER, 0x86DD, packet)
     of_udp = SlowView((SlowStep(Match(protocol=17), verdict="policy_rule"), MAIN))
     to_53 = SlowView((SlowStep(Match(destination_ports=(53, 53)), verdict="policy_rule"), MAIN))
