@@ -38,6 +38,7 @@ void adjacency_get_group(const struct adjacency_table *table, uint32_t index, st
 void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
 void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
 void adjacency_collect(struct adjacency_table *table);
+uint32_t adjacency_retired(const struct adjacency_table *table);
 
 /* ---- fib/fib.h, epoch.h, prefix.h ---- */
 #define EPOCH_READERS ...
