@@ -181,7 +181,8 @@ def test_fragments_of_a_packet_stay_together(rig: Rig, policy: int) -> None:
     for n in range(40):
         payload = bytes((n + 7 * i) & 255 for i in range(24))
         pieces = [
-            ip4(FROM4, f"10.40.0.{n}", payload[8 * i :], fragment=i | (0x2000 if i < 2 else 0)) for i in range(3)
+            ip4(FROM4, f"10.40.0.{n}", payload[8 * i :], fragment=i | (0x2000 if i < 2 else 0))
+            for i in range(3)
         ]
         pieces6 = [
             ip6(
@@ -227,7 +228,8 @@ def test_policies_are_the_families_own_and_change_at_once(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "policy", "fields"), [(5, 0, 7), (4, 4, 7), (4, -1, 7), (4, 3, 0), (6, 3, 0x1000), (6, 1 << 33, 7)]
+    ("family", "policy", "fields"),
+    [(5, 0, 7), (4, 4, 7), (4, -1, 7), (4, 3, 0), (6, 3, 0x1000), (6, 1 << 33, 7)],
 )
 def test_what_is_no_policy_is_refused(rig: Rig, family: int, policy: int, fields: int) -> None:
     with pytest.raises(ValueError, match="multipath hash policy"):
@@ -305,7 +307,9 @@ def test_a_source_behind_several_legs_is_valid_where_any_of_them_leads(rig: Rig)
     ):
         rig.set_context(Context(USUAL | flags))
         for action in (0, UNRESOLVED):
-            rig.adjacencies.set_group(GROUP, [leg(n, port=port, action=action) for n, port in enumerate(ports)])
+            rig.adjacencies.set_group(
+                GROUP, [leg(n, port=port, action=action) for n, port in enumerate(ports)]
+            )
             assert rig.route(packet).reason == ("" if valid else "source_validation"), (flags, ports)
 
 

@@ -170,7 +170,10 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
             id="the next header is the first, whatever it is",
         ),
         pytest.param(
-            1, ip4(A4, B4, tcp(80), proto=6), OUTER._replace(ports=PORTS, protocol=6), id="policy 1: five-tuple"
+            1,
+            ip4(A4, B4, tcp(80), proto=6),
+            OUTER._replace(ports=PORTS, protocol=6),
+            id="policy 1: five-tuple",
         ),
         pytest.param(
             1,
@@ -191,7 +194,10 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
             1, ip4(A4, B4, b"SPI!....", proto=50), OUTER._replace(ports=b"SPI!", protocol=50), id="ESP's SPI"
         ),
         pytest.param(
-            1, ip4(A4, B4, ah(6, tcp(80)), proto=51), OUTER._replace(ports=b"SPI!", protocol=51), id="AH's SPI"
+            1,
+            ip4(A4, B4, ah(6, tcp(80)), proto=51),
+            OUTER._replace(ports=b"SPI!", protocol=51),
+            id="AH's SPI",
         ),
         pytest.param(
             1, ip4(A4, B4, INNER4, proto=4), OUTER._replace(protocol=4), id="policy 1 stops at a tunnel"
