@@ -229,6 +229,12 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
         pytest.param(
             2, ip4(A4, B4, gre(0x6558, bridged(0x0800, INNER4)), proto=47), INNER, id="policy 2: bridged GRE"
         ),
+        pytest.param(
+            2,
+            ip6(A6, B6, ip6(C6, D6, udp(80)), nxt=41, flow=3),
+            IN_6._replace(label=3),
+            id="the innermost label that there is",
+        ),
         pytest.param(2, ip4(A4, B4, udp(80)), OUTER, id="policy 2: nothing inside"),
         pytest.param(2, ip4(A4, B4, icmp(3, INNER4), proto=1), OUTER, id="policy 2: an ICMP error"),
         pytest.param(2, ip4(A4, B4, gre(0x0800, INNER4, 0x4000), proto=47), OUTER, id="routed GRE"),
@@ -255,6 +261,14 @@ def test_custom_fields_choose_of_the_outer_and_of_the_inner_packet() -> None:
         assert keys_in_c(3, 1 << bit + 6, packet) == [Key(), none4._replace(**inner)]
         assert keys_in_c(3, 0x41 << bit, packet) == [none6._replace(**outer), none4._replace(**inner)]
     assert keys_in_c(3, 0xFC1, ip4(A4, B4, udp(80))) == [OUTER._replace(destination=bytes(4)), Key()]
+
+
+@pytest.mark.parametrize("header", [gre(0x0800, b"", 0x2000)[:7], gre(0x6558, bytes(13)), gre(0x0800, b"")[:3]])
+def test_a_tunnel_whose_own_header_is_cut_carries_nothing(header: bytes) -> None:
+    assert keys_in_c(3, 0x41, ip4(A4, B4, header, proto=47)) == [OUTER._replace(destination=bytes(4)), Key()]
+    assert keys_in_c(3, 0x40, ip4(A4, B4, header, proto=47)) == [Key(), Key()]
+    whole = gre(0x0800, b"", 0x2000)
+    assert keys_in_c(3, 0x40, ip4(A4, B4, whole, proto=47)) == [Key(), OUTER._replace(destination=bytes(4))]
 
 
 def test_a_packet_of_nothing_but_headers_is_looked_at_a_bounded_number_of_times() -> None:
