@@ -166,7 +166,7 @@ def full_prefix(text: str, address: str) -> str:
 def mirror() -> Iterator[Mirror]:
     namespace = next(NAMES)
     run("ip", "netns", "add", namespace)
-    fib, adjacencies = Fib(), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Fib(), Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
     try:
         for key in ("all", "default"):
             run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0")

@@ -30,7 +30,7 @@ class Owner:
 @pytest.fixture(scope="module")
 def tables() -> Iterator[tuple[Fib, Owner]]:
     with Fib() as fib:
-        adjacencies = Owner(lib.adjacency_table_create(4096, 1))
+        adjacencies = Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
         yield fib, adjacencies
         lib.adjacency_table_destroy(adjacencies.c)
 
