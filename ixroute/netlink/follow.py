@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ixroute.netlink import addresses, links, messages, neighbours, nexthops, rules, sysctls
 from ixroute.netlink.contract import FAMILY_IP4, Port, RibLike
 from ixroute.netlink.links import Link
-from ixroute.netlink.neighbours import Key, Neighbour
+from ixroute.netlink.neighbours import NO_NEIGHBOUR, Key, Neighbour
 from ixroute.netlink.nexthops import NextHopObject
 from ixroute.netlink.paths import PathIndex
 from ixroute.netlink.resolve import Tables
@@ -27,6 +27,7 @@ from ixroute.netlink.sockets import Message
 log = logging.getLogger("ixroute.netlink")
 
 ReadSysctls = Callable[[str], sysctls.InterfaceSysctls]
+ReadMultipath = Callable[[], sysctls.MultipathSysctls]
 
 
 class Follower:
@@ -39,6 +40,7 @@ class Follower:
         paths: PathIndex,
         plan: ResyncPlan,
         read_sysctls: ReadSysctls = sysctls.read,
+        read_multipath: ReadMultipath = sysctls.read_multipath,
     ) -> None:
         self.tables = Tables()
         self.addresses = addresses.AddressTable()
@@ -54,6 +56,7 @@ class Follower:
         self._paths = paths
         self._plan = plan
         self._read_sysctls = read_sysctls
+        self._read_multipath = read_multipath
         self._shown: set[Key] = set()
         self._handlers: dict[int, Callable[[Message], None]] = {
             messages.RTM_NEWLINK: self._new_link,
@@ -150,8 +153,9 @@ class Follower:
         self.changed = True
 
     def poll_sysctls(self) -> None:
-        """Reads the sysctls of all ports again."""
+        """Reads the sysctls of all ports again, and those of the namespace."""
         self.sysctls_stale = False
+        self._poll_multipath()
         for ifindex in self.tables.ports:
             link = self.tables.links.get(ifindex)
             if link is None:
@@ -161,6 +165,15 @@ class Follower:
                 self.tables.sysctls[ifindex] = now
                 self._paths.touch_link(ifindex)
                 self.changed = True
+
+    def _poll_multipath(self) -> None:
+        now, before = self._read_multipath(), self.tables.multipath
+        if now == before:
+            return
+        self.tables.multipath = now
+        self.changed = True
+        if now.use_neigh != before.use_neigh:
+            self._paths.touch_all()
 
     def _netconf(self, message: Message) -> None:
         self.sysctls_stale = True
@@ -264,8 +277,8 @@ class Follower:
         """True when packets would go elsewhere than before."""
         before = self.tables.neighbours.put(neighbour)
         self._show(neighbour.key, neighbour.usable)
-        was = (before.usable, before.mac if before.usable else b"") if before is not None else (False, b"")
-        if was == (neighbour.usable, neighbour.mac if neighbour.usable else b""):
+        was = before.matters if before is not None else NO_NEIGHBOUR
+        if was == neighbour.matters:
             return False
         self._paths.touch_neighbour(neighbour.key)
         return True
@@ -273,7 +286,7 @@ class Follower:
     def _forget_neighbour(self, key: Key) -> bool:
         before = self.tables.neighbours.remove(key)
         self._show(key, False)
-        if before is None or not before.usable:
+        if before is None or before.matters == NO_NEIGHBOUR:
             return False
         self._paths.touch_neighbour(key)
         return True

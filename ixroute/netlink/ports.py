@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ixroute.netlink.addresses import AddressTable
-from ixroute.netlink.contract import NO_MAC, LinkState, Port, PortState, Sink, TapState
+from ixroute.netlink.contract import (
+    FAMILY_IP4,
+    FAMILY_IP6,
+    NO_MAC,
+    LinkState,
+    Port,
+    PortState,
+    Sink,
+    TapState,
+)
 from ixroute.netlink.links import Link
 from ixroute.netlink.resolve import Tables
-from ixroute.netlink.sysctls import InterfaceSysctls
+from ixroute.netlink.sysctls import InterfaceSysctls, MultipathSysctls
 
 Tell = Callable[..., None]
 """tell(callback, *arguments): calls it, and survives what it raises."""
@@ -89,6 +98,7 @@ class Announcer:
             self._changed("port", port.index, state, self._sink.set_port)
             self._changed("vlans", port.index, vlans_of(link, tables), self._sink.set_vlans)
             self._changed("tap", port.index, tap_state(link, port), self._sink.on_tap)
+        self._announce_multipath(tables.multipath)
         own_ip4 = addresses.own_ip4()
         if self._told.get(("local4", "")) != own_ip4:
             self._told["local4", ""] = own_ip4
@@ -98,6 +108,15 @@ class Announcer:
             if self._told.get(("link", name)) != link_now:
                 self._told["link", name] = link_now
                 self._tell(self._sink.on_link, link_now)
+
+    def _announce_multipath(self, now: MultipathSysctls) -> None:
+        for family, settings in (
+            (FAMILY_IP4, (now.policy4, now.fields4)),
+            (FAMILY_IP6, (now.policy6, now.fields6)),
+        ):
+            if self._told.get(("multipath", family)) != settings:
+                self._told["multipath", family] = settings
+                self._tell(self._sink.set_multipath, family, *settings)
 
     def _changed(self, what: str, port: int, value: object, callback: Callable[..., None]) -> None:
         if self._told.get((what, port)) != value:
