@@ -11,14 +11,33 @@
 #define ADJ_KERNEL ...
 #define ADJ_RESERVED ...
 #define ADJ_ACTION_FORWARD ...
+#define ADJ_ACTION_GROUP ...
 #define ADJ_ACTION_MAX ...
 #define ADJ_INTERFACE_MAX ...
+#define ADJ_LEGS_MAX ...
+#define ADJ_WEIGHT_MAX ...
+#define ADJ_BUCKETS_MAX ...
 struct adjacency_table;
-struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
+struct epoch;
+struct group_leg {
+	uint8_t mac[6];
+	uint16_t interface;
+	uint8_t action;
+	uint32_t mtu;
+	uint32_t weight;
+};
+struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action, struct epoch *epoch);
 void adjacency_table_destroy(struct adjacency_table *table);
 int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu);
 int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
+int adjacency_set_group(struct adjacency_table *table, uint32_t index, const struct group_leg *legs, uint32_t n_legs,
+			const uint16_t *buckets, uint32_t n_buckets);
+uint32_t adjacency_group_size(const struct adjacency_table *table, uint32_t index, uint32_t *n_buckets);
+void adjacency_get_group(const struct adjacency_table *table, uint32_t index, struct group_leg *legs, uint16_t *buckets);
+void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_collect(struct adjacency_table *table);
 
 /* ---- fib/fib.h, epoch.h, prefix.h ---- */
 #define EPOCH_READERS ...

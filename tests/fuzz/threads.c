@@ -162,7 +162,7 @@ static void set_up(void)
 
 	umem = (struct umem){aligned_alloc(4096, FRAMES * FRAME_BYTES), FRAMES * FRAME_BYTES, FRAME_BYTES, FRAMES};
 	fib = fib_create(NULL);
-	adjacencies = adjacency_table_create(64, REASON_no_route);
+	adjacencies = adjacency_table_create(64, REASON_no_route, fib_epoch(fib));
 	dataplane = dataplane_create(&umem, fib, adjacencies, 2, 1);
 	door = tap_door_create(&umem, door_event);
 	MUST(umem.base && fib && adjacencies && dataplane && door && pool && lane);

@@ -165,7 +165,7 @@ def full_prefix(text: str, address: str) -> str:
 def mirror() -> Iterator[Mirror]:
     namespace = next(NAMES)
     run("ip", "netns", "add", namespace)
-    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
     try:
         for key in ("all", "default"):
             run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0")

@@ -24,7 +24,7 @@ class Owner:
 @contextmanager
 def rib_bench(paths: int = 1024) -> Iterator[Rib]:
     fib = Owner(lib.fib_create(ffi.NULL))
-    adjacencies = Owner(lib.adjacency_table_create(paths, 1))
+    adjacencies = Owner(lib.adjacency_table_create(paths, 1, ffi.NULL))
     with Rib(fib, adjacencies, NEW_PATH_ACTION) as rib:
         yield rib
     lib.fib_destroy(fib.c)

@@ -28,7 +28,7 @@ class Owner:
 
 @pytest.fixture(scope="module")
 def tables() -> Iterator[tuple[Owner, Owner]]:
-    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
     yield fib, adjacencies
     lib.fib_destroy(fib.c)
     lib.adjacency_table_destroy(adjacencies.c)
