@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from ixroute.fib.adjacency import GROUP_MAX_BUCKETS, GROUP_MAX_LEGS, GroupLeg
+from ixroute.fib.adjacency import MAX_BUCKETS, MAX_LEGS, GroupLeg
 from ixroute.fib.rib import RouteType
 from ixroute.netlink.contract import FAMILY_IP4, FAMILY_IP6, NO_MAC, Actions, PathLike
 from ixroute.netlink.links import Link, LinkTable
@@ -192,7 +192,7 @@ def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Action
 
 
 def _group(path: PathLike, parts: list[tuple[Leg, int]], tables: Tables, actions: Actions) -> Adjacency | Group:
-    if len(parts) > GROUP_MAX_LEGS:
+    if len(parts) > MAX_LEGS:
         return Adjacency(actions.multipath_route)
     legs = tuple(_group_leg(_resolve_leg(path, leg, tables, actions), weight) for leg, weight in parts)
     return Group(legs, tuple(leg for leg, _ in parts))
@@ -209,7 +209,7 @@ def _resolve_buckets(path: PathLike, route: Route, tables: Tables, actions: Acti
     positions = {leg.nhid: position for position, leg in enumerate(route.legs)}
     if table is None or not positions.keys() >= set(table.owners()):
         return Adjacency(actions.multipath_route)  # the object changed, and its table is about to
-    if len(table) > GROUP_MAX_BUCKETS:
+    if len(table) > MAX_BUCKETS:
         return Adjacency(actions.multipath_route)
     group = _group(path, [(leg, leg.weight) for leg in route.legs], tables, actions)
     if isinstance(group, Adjacency):
@@ -218,20 +218,25 @@ def _resolve_buckets(path: PathLike, route: Route, tables: Tables, actions: Acti
 
 
 def _pass_over_invalid(legs: list[Leg], tables: Tables) -> list[tuple[Leg, int]]:
-    """Legs and their parts of the hash, without those whose neighbour is known to be no use. Bounds stay where they
-    are: such a leg's flows are those of the next good one, the last one's those of the first good one, and when none
-    is good all are the first's (fib_select_multipath, nexthop_select_path_hthr)."""
+    """Whose each leg's part of the hash is, when a leg whose neighbour is known to be no use is passed over: the next
+    good one's, the last one's the first good one's, and when none is good all are the first's
+    (fib_select_multipath, nexthop_select_path_hthr). So no other flow moves. One part: all are one leg's."""
+    good = [leg for leg in legs if _valid(leg, tables)]
+    if not good:
+        return [(legs[0], 1)]
     parts: list[tuple[Leg, int]] = []
-    weight = 0
-    for leg in legs:
-        weight += leg.weight
-        neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None
-        if neighbour is None or neighbour.valid:
-            parts.append((leg, weight))
-            weight = 0
-    if len(parts) < 2:
-        return parts or [(legs[0], 1)]
-    return [*parts, (parts[0][0], weight)] if weight else parts
+    heir = good[0]
+    for leg in reversed(legs):
+        if leg in good:
+            heir = leg
+        parts.append((heir, leg.weight))
+    parts.reverse()
+    return parts if len(good) > 1 else parts[:1]
+
+
+def _valid(leg: Leg, tables: Tables) -> bool:
+    neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None
+    return neighbour is None or neighbour.valid
 
 
 def _ours(leg: Leg, tables: Tables) -> bool:
