@@ -38,6 +38,7 @@ void adjacency_get_group(const struct adjacency_table *table, uint32_t index, st
 void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
 void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
 void adjacency_collect(struct adjacency_table *table);
+uint32_t adjacency_retired(const struct adjacency_table *table);
 
 /* ---- fib/fib.h, epoch.h, prefix.h ---- */
 #define EPOCH_READERS ...
@@ -376,6 +377,19 @@ struct bucket {
 };
 uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
+#define HASH_ALL_FIELDS ...
+#define HASH_DEFAULT_FIELDS ...
+enum version { VERSION_NONE, VERSION_4, VERSION_6 };
+struct multipath_key {
+	uint8_t source[16], destination[16];
+	uint8_t ports[4];
+	uint32_t label;
+	uint8_t protocol;
+	uint8_t version;
+	uint8_t unused[2];
+};
+unsigned multipath_keys(uint32_t policy, uint32_t fields, const uint8_t *ip, uint32_t length, enum version version,
+			struct multipath_key keys[2]);
 struct dataplane;
 struct worker;
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
@@ -384,6 +398,9 @@ void dataplane_destroy(struct dataplane *dataplane);
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
 int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields);
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed);
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);

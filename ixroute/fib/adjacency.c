@@ -82,6 +82,15 @@ void adjacency_collect(struct adjacency_table *table)
 		table->retired_last = NULL;
 }
 
+uint32_t adjacency_retired(const struct adjacency_table *table)
+{
+	uint32_t n = 0;
+
+	for (const struct adjacency_group *group = table->retired_first; group != NULL; group = group->next)
+		n++;
+	return n;
+}
+
 /* The writer's own look at it. */
 static struct adjacency_group *group_at(const struct adjacency_table *table, uint32_t index)
 {

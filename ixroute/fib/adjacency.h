@@ -136,8 +136,10 @@ void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uin
 void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
 /* Frees what no worker can hold any more. Setting groups does it too. */
 void adjacency_collect(struct adjacency_table *table);
+uint32_t adjacency_retired(const struct adjacency_table *table); /* groups that wait for it */
 
-static inline const struct adjacency_group *adjacency_group(const struct adjacency_table *table, uint32_t index)
+/* A reader's: NULL when the entry is no group, or is none any more. It may set marks. */
+static inline struct adjacency_group *adjacency_group(const struct adjacency_table *table, uint32_t index)
 {
 	return atomic_load_explicit(&table->group[index], memory_order_acquire);
 }

@@ -173,6 +173,10 @@ class AdjacencyTable:
         """Frees the groups that nobody can be reading any more; cheap when there is none. set_group does it too."""
         lib.adjacency_collect(self.c)
 
+    def retired(self) -> int:
+        """Replaced groups that are not freed yet."""
+        return int(lib.adjacency_retired(self.c))
+
     def _group_size(self, index: int) -> tuple[int, int]:
         self._check(index)
         n_buckets = ffi.new("uint32_t *")

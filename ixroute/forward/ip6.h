@@ -1,6 +1,6 @@
 /* IPv6: is the packet sound (RFC 8200, RFC 4291 2.5-2.7; linux: ip6_rcv_core), and what becomes of it given its
  * adjacency (ip6_forward). There is no checksum, no reverse path check, and own addresses may be sources: so linux
- * has it. Included by worker.c alone. */
+ * has it. The functions are worker.c's alone; flow.c and multipath.c know the header by this too. */
 #ifndef IXROUTE_FORWARD_IP6_H
 #define IXROUTE_FORWARD_IP6_H
 

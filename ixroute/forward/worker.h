@@ -9,6 +9,7 @@
 #include "fib/adjacency.h"
 #include "fib/fib.h"
 #include "forward/counters.h"
+#include "forward/multipath.h"
 #include "forward/reasons.h"
 #include "tap/door.h"
 
@@ -63,6 +64,7 @@ struct dataplane {
 	_Atomic uint64_t vlan[MAX_PORTS][64]; /* bit per VLAN id that has a sub-interface */
 	struct policer policer[64];
 	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
+	struct multipath multipath;
 };
 
 /* NULL: no memory, or numbers out of range. The parts are Python's and outlive it. Policers let nothing pass until
@@ -77,6 +79,13 @@ int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
 /* All own IPv4 addresses, wire order. An address that was and stays own is not missing for a moment. */
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
+
+/* What of a packet chooses among several legs: forward/multipath.h. family: 4 or 6; -EINVAL for a policy above 3, or
+ * fields that are none or unknown (they count for policy 3 only). */
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields);
+/* Before workers run. */
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed);
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family);
 
 struct worker;
 
