@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ from ixroute import schema
 from ixroute.control import CommandError, Handler, Params
 from ixroute.counters import totals, with_zeros
 from ixroute.driver.port import Port
+from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
 from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
+from ixroute.netlink.resolve import Leg as Hop
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
@@ -194,21 +197,51 @@ class Answers:
 
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
-        forwards = found.action == 0
-        port = (
-            self._parts.ports[found.interface].name
-            if forwards and found.interface < len(self._parts.ports)
-            else ""
-        )
+        forwards = found.action == ADJ_ACTION_FORWARD
+        buckets, group = self._group(index) if found.action == ADJ_ACTION_GROUP else (0, [])
         return schema.Adjacency(
             index=index,
-            action="forward" if forwards else REASONS[found.action - 1].name,
-            port=port,
+            action=_action(found.action),
+            port=self._port_name(found.interface) if forwards else "",
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
             legs=self._legs(self._parts.rib.path(index)),
+            group=group,
+            buckets=buckets,
         )
+
+    def _port_name(self, interface: int) -> str:
+        return self._parts.ports[interface].name if interface < len(self._parts.ports) else ""
+
+    def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
+        """Buckets, and next hops as they are in the table that packets read, each once; their names are the mirror's."""
+        written, read = self._parts.mirror.group(index), self._parts.adjacencies.get_group(index)
+        if written is None or read is None:
+            return 0, []
+        buckets = Counter(written.hops[position] for position in read.buckets or ())
+        weights: Counter[Hop] = Counter()
+        for hop, leg in zip(written.hops, read.legs, strict=True):
+            weights[hop] += leg.weight
+        parts = buckets if read.buckets else weights
+        legs = dict(zip(written.hops, read.legs, strict=True))
+        group = []
+        for hop, leg in legs.items():
+            forwards = leg.action == ADJ_ACTION_FORWARD
+            group.append(
+                schema.GroupLeg(
+                    dev=self._parts.mirror.interface_name(hop.ifindex),
+                    gateway=str(ipaddress.ip_address(hop.gateway)),
+                    action=_action(leg.action),
+                    port=self._port_name(leg.interface) if forwards else "",
+                    mac=leg.mac.hex(":") if forwards else "",
+                    mtu=leg.mtu,
+                    weight=weights[hop],
+                    share=round(parts[hop] / parts.total(), 6),
+                    buckets=buckets[hop],
+                )
+            )
+        return len(read.buckets or ()), group
 
     def lookup(self, params: Params) -> schema.Lookup:
         text = str(params.get("address", ""))
@@ -223,7 +256,7 @@ class Answers:
             route = None
             if answer.route is not None and answer.type is not None:
                 route = self._route(Entry(answer.route, answer.index, True, answer.type))
-        action = adjacency["action"]
+        action = _verdict(adjacency)
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
         return schema.Lookup(
@@ -240,6 +273,17 @@ class Answers:
     def _resynced(self) -> schema.Done:
         self._resync()
         return schema.Done(text="the kernel's tables are being read anew")
+
+
+def _action(number: int) -> str:
+    names = {ADJ_ACTION_FORWARD: "forward", ADJ_ACTION_GROUP: "group"}
+    return names.get(number) or REASONS[number - 1].name
+
+
+def _verdict(adjacency: schema.Adjacency) -> str:
+    """What becomes of packets: a group forwards when any of its legs does."""
+    actions = [leg["action"] for leg in adjacency["group"]] or [adjacency["action"]]
+    return "forward" if "forward" in actions else actions[0]
 
 
 def _integer(params: Params, key: str, default: int) -> int:

@@ -319,13 +319,41 @@ def test_lookup_tells_why_the_kernel_gets_a_packet():
     found = cli_canned.lookup() | {
         "verdict": "punt", "reason": "no_route", "text": "nothing matches", "route": None, "prefix": "",
         "adjacency": {"index": 0, "action": "no_route", "port": "", "mac": "", "mtu": 0,
-                      "routes": 0, "legs": []},
+                      "routes": 0, "legs": [], "group": [], "buckets": 0},
     }  # fmt: skip
     assert render(found, Style()) == [
         "192.0.2.7  punt: no_route",
         "  because    nothing matches",
         "  route      none",
         "  adjacency  0: no_route",
+    ]
+
+
+def test_lookup_names_all_next_hops_and_their_shares():
+    import cli_canned
+
+    from ixroute.commands.lookup import render
+    from ixroute.present import Style
+
+    found = cli_canned.lookup() | {"adjacency": cli_canned.group()}
+    assert render(found, Style())[-3:] == [
+        "  adjacency  9: 2 next hops",
+        "    via 198.51.100.1 dev wan0 (weight 3, 75.0%): port wan0, to 02:00:00:00:00:09, MTU 1500",
+        "    via 198.51.100.2 dev wan0 (weight 1, 25.0%): unresolved_neigh",
+    ]
+
+
+def test_adjacencies_of_several_next_hops_have_a_line_for_each():
+    import cli_canned
+
+    from ixroute.present import Style
+    from ixroute.show_view import TABLES
+
+    lines = TABLES["adjacencies"]([cli_canned.group(buckets=16)], Style())
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "9 group - - - 1 2 next hops, 16 buckets",
+        "forward wan0 02:00:00:00:00:09 1500 via 198.51.100.1 dev wan0 weight 3, 75.0%, 12 buckets",
+        "unresolved_neigh - - 1500 via 198.51.100.2 dev wan0 weight 1, 25.0%, 4 buckets",
     ]
 
 
