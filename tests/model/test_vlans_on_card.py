@@ -42,7 +42,12 @@ class Stick:
         self.adjacencies = AdjacencyTable(64, reason_number("no_route"))
         self.dataplane = Dataplane(rig.umem.c, self.fib.c, self.adjacencies.c, 1, 1)
         self.dataplane.set_port(PORT, MAC, 1500, FLAGS)
-        for number, tags in ((SEVEN, [(Q, 7)]), (EIGHT, [(Q, 8)]), (OUTER, [(AD, 100)]), (INNER, [(AD, 100), (Q, 7)])):
+        for number, tags in (
+            (SEVEN, [(Q, 7)]),
+            (EIGHT, [(Q, 8)]),
+            (OUTER, [(AD, 100)]),
+            (INNER, [(AD, 100), (Q, 7)]),
+        ):
             self.dataplane.set_interface(number, PORT, tags, MAC, 1500, FLAGS)
         for i, number in enumerate(TAGS):
             self.adjacencies.set(8 + i, mac=PEER, interface=number, mtu=1500)
@@ -88,7 +93,9 @@ def test_packets_go_from_any_tags_to_any_other(stick: Stick, length: int) -> Non
         for _, there in ways
     ]
     each = {number: stick.worker.sub_counters(number) for number in TAGS if number}
-    assert {number: (c["rx_packets"], c["tx_packets"]) for number, c in each.items()} == dict.fromkeys(each, (4, 4))
+    assert {number: (c["rx_packets"], c["tx_packets"]) for number, c in each.items()} == dict.fromkeys(
+        each, (4, 4)
+    )
     port = stick.worker.port_counters(PORT)
     assert port["rx_packets"] == port["sent_packets"] == port["tx_packets"] == len(ways)
     assert port["rx_bytes"] == sum(len(whole(TAGS[here], "10.0.0.1", length)) for here, _ in ways)
