@@ -17,10 +17,12 @@ from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
 from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
+from ixroute.netlink.contract import InterfaceState
 from ixroute.netlink.resolve import Leg as Hop
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
+PROTOCOLS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
 
 
 class Answers:
@@ -57,6 +59,7 @@ class Answers:
             uptime_s=round(time.monotonic() - parts.started, 3),
             time_ns=time.monotonic_ns(),
             ports=ports,
+            sub_interfaces=[self._sub(*sub) for sub in parts.pairs.subs()],
             workers=self._workers(),
             fib=cast(schema.FibStats, parts.fib.stats()._asdict()),
             mirror=self._mirror(),
@@ -82,6 +85,21 @@ class Answers:
             "driver": port.stats(),
         }
         return cast(schema.PortStats, cells)
+
+    def _sub(self, sub: InterfaceState, counted: dict[str, int]) -> schema.SubInterfaceStats:
+        return cast(
+            schema.SubInterfaceStats,
+            {
+                "name": sub.name,
+                "ifindex": sub.ifindex,
+                "port": self._parts.ports[sub.port].name,
+                "tags": [schema.Tag(protocol=PROTOCOLS[kind], id=vid) for kind, vid in sub.tags],
+                "up": sub.state.up,
+                "mtu": sub.state.mtu,
+                "mac": sub.state.mac.hex(":"),
+                **counted,
+            },
+        )
 
     def _workers(self) -> list[schema.WorkerStats]:
         hz = self._rate.hz()
@@ -199,10 +217,12 @@ class Answers:
         found = self._parts.adjacencies.get(index)
         forwards = found.action == ADJ_ACTION_FORWARD
         buckets, group = self._group(index) if found.action == ADJ_ACTION_GROUP else (0, [])
+        interface = self._parts.pairs.interface(found.interface) if forwards else None
         return schema.Adjacency(
             index=index,
             action=_action(found.action),
-            port=self._port_name(found.interface) if forwards else "",
+            port=interface[0] if interface else "",
+            interface=interface[1] if interface else "",
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
@@ -212,10 +232,11 @@ class Answers:
         )
 
     def _port_name(self, interface: int) -> str:
-        return self._parts.ports[interface].name if interface < len(self._parts.ports) else ""
+        names = self._parts.pairs.interface(interface)
+        return names[0] if names else ""
 
     def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
-        """Buckets, and next hops as they are in the table that packets read, each once; their names are the mirror's."""
+        """Buckets, and next hops as in the table that packets read, each once; their names are the mirror's."""
         written, read = self._parts.mirror.group(index), self._parts.adjacencies.get_group(index)
         if written is None or read is None:
             return 0, []
