@@ -106,7 +106,7 @@ def test_so_do_flows_of_ip6(rig: Rig) -> None:
     assert_by_weight(shares(rig, map(flow6, range(30000))), (1, 2))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_shares_hold_for_every_seed_and_kind_of_key(rig: Rig, seed: int) -> None:
     """Hashes alone: neighbouring addresses, ports, labels, both addresses at once."""
     lib.dataplane_set_seed(rig.dataplane.c, seed)

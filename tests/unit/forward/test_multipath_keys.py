@@ -263,7 +263,9 @@ def test_custom_fields_choose_of_the_outer_and_of_the_inner_packet() -> None:
     assert keys_in_c(3, 0xFC1, ip4(A4, B4, udp(80))) == [OUTER._replace(destination=bytes(4)), Key()]
 
 
-@pytest.mark.parametrize("header", [gre(0x0800, b"", 0x2000)[:7], gre(0x6558, bytes(13)), gre(0x0800, b"")[:3]])
+@pytest.mark.parametrize(
+    "header", [gre(0x0800, b"", 0x2000)[:7], gre(0x6558, bytes(13)), gre(0x0800, b"")[:3]]
+)
 def test_a_tunnel_whose_own_header_is_cut_carries_nothing(header: bytes) -> None:
     assert keys_in_c(3, 0x41, ip4(A4, B4, header, proto=47)) == [OUTER._replace(destination=bytes(4)), Key()]
     assert keys_in_c(3, 0x40, ip4(A4, B4, header, proto=47)) == [Key(), Key()]
