@@ -29,9 +29,10 @@ class Tables:
     links: LinkTable = field(default_factory=LinkTable)
     neighbours: NeighbourTable = field(default_factory=NeighbourTable)
     nexthops: NextHopTable = field(default_factory=NextHopTable)
-    ports: dict[int, int] = field(
-        default_factory=dict
-    )  # a TAP's ifindex -> port = its interface in the dataplane
+    ports: dict[int, int] = field(default_factory=dict)  # a TAP's ifindex -> port
+    interfaces: dict[int, int] = field(default_factory=dict)
+    """ifindex -> number in the dataplane, of all that it can send by: TAPs (port i is number i) and VLAN
+    sub-interfaces."""
     sysctls: dict[int, InterfaceSysctls] = field(default_factory=dict)  # by ifindex
     multipath: MultipathSysctls = field(default_factory=MultipathSysctls)
     buckets: BucketTables = field(default_factory=BucketTables)
@@ -152,17 +153,19 @@ def resolve(path: PathLike, route: Route, tables: Tables, actions: Actions) -> A
 
 
 def _resolve_leg(path: PathLike, leg: Leg, tables: Tables, actions: Actions) -> Adjacency:
-    link, port = tables.links.get(leg.ifindex), tables.ports.get(leg.ifindex)
+    link, number = tables.links.get(leg.ifindex), tables.interfaces.get(leg.ifindex)
     sysctls = tables.sysctls.get(leg.ifindex, _NO_SYSCTLS)
-    if link is None or port is None or link.noarp or not _alive(path.family, leg, tables):
+    if link is None or number is None or link.noarp:
+        return Adjacency(actions.external_route)
+    if not _alive(path.family, leg, tables) or not _carried(link, tables):
         return Adjacency(actions.external_route)
     mtu = _mtu(path, link, sysctls)
     neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None
     if neighbour is None or not neighbour.usable:
         # without a gateway this is a connected route: resolved hosts have host prefixes of their own (rib.h,
         # rule 3)
-        return Adjacency(actions.unresolved_neigh, interface=port, mtu=mtu)
-    return Adjacency(actions.forward, interface=port, mac=neighbour.mac, mtu=mtu)
+        return Adjacency(actions.unresolved_neigh, interface=number, mtu=mtu)
+    return Adjacency(actions.forward, interface=number, mac=neighbour.mac, mtu=mtu)
 
 
 def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Actions) -> Adjacency | Group:
@@ -242,7 +245,7 @@ def _valid(leg: Leg, tables: Tables) -> bool:
 def _ours(leg: Leg, tables: Tables) -> bool:
     """A gateway by a port. Without a gateway each packet's own destination is the neighbour, which no leg can say."""
     link = tables.links.get(leg.ifindex)
-    return bool(leg.gateway) and leg.ifindex in tables.ports and link is not None and not link.noarp
+    return bool(leg.gateway) and leg.ifindex in tables.interfaces and link is not None and not link.noarp
 
 
 def _alive(family: int, leg: Leg, tables: Tables) -> bool:
@@ -254,6 +257,16 @@ def _alive(family: int, leg: Leg, tables: Tables) -> bool:
     sysctls = tables.sysctls.get(leg.ifindex, _NO_SYSCTLS)
     ignores = sysctls.ignore_linkdown4 if family == FAMILY_IP4 else sysctls.ignore_linkdown6
     return link.carrier or not ignores
+
+
+def _carried(link: Link, tables: Tables) -> bool:
+    """What a VLAN sub-interface is stacked on is up: with loose_binding it may be up while that is not."""
+    while link.is_vlan:
+        parent = tables.links.get(link.parent)
+        if parent is None or not parent.up:
+            return False
+        link = parent
+    return True
 
 
 def _mtu(path: PathLike, link: Link, sysctls: InterfaceSysctls) -> int:

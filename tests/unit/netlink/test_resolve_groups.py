@@ -47,7 +47,7 @@ Answer = Adjacency | list[tuple[int, int]]
 
 def ordinary() -> Tables:
     """Three ports up, a reachable gateway of each family on each, and nexthop objects 7, 8, 9 by them."""
-    tables = Tables(ports=dict(PORT_OF))
+    tables = Tables(ports=dict(PORT_OF), interfaces=dict(PORT_OF))
     for ifindex in (A, B, C, NOT_A_PORT):
         tables.links.put(Link(ifindex, f"if{ifindex}", flags=IFF_UP, mtu=1500, carrier=True))
     for ifindex in (A, B, C):
@@ -81,7 +81,7 @@ def link(ifindex: int, **changes: object) -> Change:
 
 
 def gone(ifindex: int) -> Change:
-    return lambda tables: (tables.links.remove(ifindex), tables.ports.pop(ifindex))
+    return lambda tables: (tables.links.remove(ifindex), tables.interfaces.pop(ifindex))
 
 
 def sysctl(ifindex: int, **values: object) -> Change:
