@@ -139,9 +139,7 @@ class Follower:
             )
         self._place(ifindex)
         self._paths.touch_link(ifindex)
-        for other in (
-            self.tables.links.indexes() if port is not None else ()
-        ):  # a name may be waiting for its port
+        for other in self.tables.links.indexes() if port is not None else ():  # a name may be waiting for its port
             candidate = self.tables.links.get(other)
             if candidate is not None:
                 self._bind(candidate)
@@ -192,13 +190,13 @@ class Follower:
     # ---- sysctls ----
 
     def poll_sysctls(self, most: int = 64) -> None:
-        """Once a second: reads those of the namespace and of the ports, and of `most` sub-interfaces, one after the
-        other."""
-        self._poll_multipath()
+        """Once a second: reads those of the ports again, and of `most` sub-interfaces, one after the other;
+        and those of the namespace."""
         subs = sorted(self.tables.interfaces.keys() - self.tables.ports.keys())
         turn = [index for index in subs if index > self._sysctls_turn][:most]
         turn += subs[: max(0, min(most, len(subs)) - len(turn))]
         self._sysctls_turn = turn[-1] if turn else 0
+        self._poll_multipath()
         self._reread_sysctls({*self.tables.ports, *turn})
 
     def reread_stale_sysctls(self) -> None:

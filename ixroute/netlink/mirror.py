@@ -491,10 +491,10 @@ class Mirror:
             return
         self._next_tick = now + TICK_S
         self.follower.poll_sysctls()
+        self._keep_buckets(now)
         if not self.paths.dirty:
             self.follower.age()
         self.follower.changed |= self._announcer.retry
-        self._keep_buckets(now)
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()

@@ -119,6 +119,15 @@ class Announcer:
                 self._told["link", name] = link_now
                 self._tell(self._sink.on_link, link_now)
 
+    def _announce_multipath(self, now: MultipathSysctls) -> None:
+        for family, settings in (
+            (FAMILY_IP4, (now.policy4, now.fields4)),
+            (FAMILY_IP6, (now.policy6, now.fields6)),
+        ):
+            if self._told.get(("multipath", family)) != settings:
+                self._told["multipath", family] = settings
+                self._tell(self._sink.set_multipath, family, *settings)
+
     def _drop_subs(self, kept: set[int]) -> None:
         """The gone ones, inner before outer."""
         gone = [number for number in self._subs if number not in kept]
@@ -157,15 +166,6 @@ class Announcer:
             if number in self._subs and not vids and ("vlans", number) not in self._told:
                 continue  # a new number has none
             self._changed("vlans", number, vids, self._sink.set_vlans)
-
-    def _announce_multipath(self, now: MultipathSysctls) -> None:
-        for family, settings in (
-            (FAMILY_IP4, (now.policy4, now.fields4)),
-            (FAMILY_IP6, (now.policy6, now.fields6)),
-        ):
-            if self._told.get(("multipath", family)) != settings:
-                self._told["multipath", family] = settings
-                self._tell(self._sink.set_multipath, family, *settings)
 
     def _changed(self, what: str, port: int, value: object, callback: Callable[..., None]) -> None:
         if self._told.get((what, port)) != value:

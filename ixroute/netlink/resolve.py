@@ -155,7 +155,9 @@ def resolve(path: PathLike, route: Route, tables: Tables, actions: Actions) -> A
 def _resolve_leg(path: PathLike, leg: Leg, tables: Tables, actions: Actions) -> Adjacency:
     link, number = tables.links.get(leg.ifindex), tables.interfaces.get(leg.ifindex)
     sysctls = tables.sysctls.get(leg.ifindex, _NO_SYSCTLS)
-    if link is None or number is None or not _ours(leg, tables) or not _alive(path.family, leg, tables):
+    if link is None or number is None or link.noarp:
+        return Adjacency(actions.external_route)
+    if not _alive(path.family, leg, tables) or not _carried(link, tables):
         return Adjacency(actions.external_route)
     mtu = _mtu(path, link, sysctls)
     neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None
@@ -167,9 +169,8 @@ def _resolve_leg(path: PathLike, leg: Leg, tables: Tables, actions: Actions) -> 
 
 
 def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Actions) -> Adjacency | Group:
-    """Several legs. Either all of those alive are ours to send by, and to gateways (without one each packet's own
-    destination is the neighbour, which no leg can say), or the kernel chooses: a share for it alone would be chosen
-    from again, and the others' shares would grow.
+    """Several legs. Either all of those alive are ours to send by, or the kernel chooses: a share for it alone
+    would be chosen from again, and the others' shares would grow.
 
     Dead legs are passed over and their part is everybody's (fib_rebalance, rt6_multipath_rebalance). Members of an
     object never are: the kernel deletes an object whose interface goes down or loses its carrier, and until that is
@@ -180,7 +181,7 @@ def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Action
         legs = [leg for leg in legs if _alive(path.family, leg, tables)]
     if not legs:
         return Adjacency(actions.external_route)  # the kernel takes another route, if it has one
-    if not all(leg.gateway and _ours(leg, tables) for leg in legs):
+    if not all(_ours(leg, tables) for leg in legs):
         return Adjacency(actions.multipath_route)
     if route.choice is Choice.BUCKETS:
         return _resolve_buckets(path, route, tables, actions)
@@ -193,9 +194,7 @@ def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Action
     return _group(path, parts, tables, actions)
 
 
-def _group(
-    path: PathLike, parts: list[tuple[Leg, int]], tables: Tables, actions: Actions
-) -> Adjacency | Group:
+def _group(path: PathLike, parts: list[tuple[Leg, int]], tables: Tables, actions: Actions) -> Adjacency | Group:
     if len(parts) > MAX_LEGS:
         return Adjacency(actions.multipath_route)
     legs = tuple(_group_leg(_resolve_leg(path, leg, tables, actions), weight) for leg, weight in parts)
@@ -244,9 +243,9 @@ def _valid(leg: Leg, tables: Tables) -> bool:
 
 
 def _ours(leg: Leg, tables: Tables) -> bool:
-    """By an interface that we send by. Without ARP, MACs are its own business."""
+    """A gateway by a port. Without a gateway each packet's own destination is the neighbour, which no leg can say."""
     link = tables.links.get(leg.ifindex)
-    return link is not None and leg.ifindex in tables.interfaces and not link.noarp and _carried(link, tables)
+    return bool(leg.gateway) and leg.ifindex in tables.interfaces and link is not None and not link.noarp
 
 
 def _alive(family: int, leg: Leg, tables: Tables) -> bool:

@@ -29,12 +29,6 @@ class InterfaceSysctls:
     mtu6: int = 0  # what IPv6 may send (a router advertisement can lower it), 0: not known
 
 
-def netconf_ifindex(message: bytes) -> int:
-    """The interface that an RTM_NEWNETCONF is about; 0: all of them (conf/all, conf/default, or not known)."""
-    payload = attribute(message[_NETCONF_ATTRIBUTES:], _NETCONFA_IFINDEX)
-    return max(int.from_bytes(payload[:4], sys.byteorder, signed=True), 0) if payload else 0
-
-
 DEFAULT_HASH_FIELDS = 0x0007  # addresses and protocol (FIB_MULTIPATH_HASH_FIELD_DEFAULT_MASK)
 
 
@@ -65,6 +59,12 @@ def _policy(family: Path) -> int:
     """One from the future is the default's."""
     policy = _int(family / "fib_multipath_hash_policy")
     return policy if 0 <= policy <= 3 else 0
+
+
+def netconf_ifindex(message: bytes) -> int:
+    """The interface that an RTM_NEWNETCONF is about; 0: all of them (conf/all, conf/default, or not known)."""
+    payload = attribute(message[_NETCONF_ATTRIBUTES:], _NETCONFA_IFINDEX)
+    return max(int.from_bytes(payload[:4], sys.byteorder, signed=True), 0) if payload else 0
 
 
 def read(interface: str, root: Path = _ROOT) -> InterfaceSysctls:

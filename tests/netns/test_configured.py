@@ -97,7 +97,7 @@ SETTINGS = [
         Case(
             "multipath route, legs to one host",
             from_client(four("10.9.20.7", "10.4.0.1", "legs")),
-            "multipath_route",
+            FORWARD,
         ),
         (
             "neigh replace 10.0.2.7 lladdr 02:00:00:00:02:02 nud permanent dev {wan}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -32,10 +34,10 @@ from ixroute.netlink.contract import Port, PortState
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
-from ixroute.netlink.resolve import Adjacency, flatten, resolve
+from ixroute.netlink.resolve import Adjacency, Group, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.sockets import Message, split
-from ixroute.netlink.sysctls import InterfaceSysctls
+from ixroute.netlink.sysctls import InterfaceSysctls, MultipathSysctls, read_multipath
 
 LAN, WAN = 10, 11
 DELLINK, DELADDR, DELNEIGH, DELNEXTHOP = 17, 21, 29, 105
@@ -50,12 +52,14 @@ class World:
         self.paths = PathIndex()
         self.plan = ResyncPlan()
         self.values = sysctls or {}
+        self.multipath = MultipathSysctls()
         self.follower = Follower(
             self.rib,
             [Port(3, "lan"), Port(4, "wan")],
             self.paths,
             self.plan,
             lambda name: self.values.get(name, InterfaceSysctls()),
+            lambda: self.multipath,
         )
         self.sink = FakeSink()
         tell = lambda callback, *arguments: callback(*arguments)  # noqa: E731
@@ -75,7 +79,7 @@ class World:
         self.resolve(path_id)
         self.quiet()
 
-    def resolve(self, path_id: int) -> Adjacency:
+    def resolve(self, path_id: int) -> Adjacency | Group:
         path = self.rib.paths[path_id]
         tables = self.follower.tables
         route = flatten(path, tables.nexthops, ACTIONS)
@@ -344,6 +348,51 @@ def test_changed_sysctls_reach_the_port_and_its_paths(world: World) -> None:
     world.follower.poll_sysctls()
     state = world.announce().ports[3]
     assert (state.ip4_forward, state.ip6_forward, state.rpf, state.send_redirects) == (True, False, 2, True)
+    assert world.paths.take(10) == [8]
+
+
+def test_how_next_hops_are_chosen_is_told_and_followed(world: World) -> None:
+    assert world.announce().multipath == {4: (0, 7), 6: (0, 7)}
+    world.multipath = MultipathSysctls(policy4=1, policy6=3, fields6=0x3F)
+    world.follower.poll_sysctls()
+    assert world.announce().multipath == {4: (1, 7), 6: (3, 0x3F)}
+    assert world.paths.take(10) == []
+    world.multipath = replace(world.multipath, use_neigh=True)
+    world.follower.poll_sysctls()
+    assert world.paths.take(10) == [8, 9], "which legs count has changed"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, MultipathSysctls()),
+        ({"ipv4/fib_multipath_hash_policy": "2", "ipv6/fib_multipath_hash_policy": "1"}, MultipathSysctls(2, 7, 1, 7)),
+        (
+            {"ipv4/fib_multipath_hash_policy": "3", "ipv4/fib_multipath_hash_fields": "55"},
+            MultipathSysctls(policy4=3, fields4=55),
+        ),
+        ({"ipv6/fib_multipath_hash_policy": "9", "ipv6/fib_multipath_hash_fields": "x"}, MultipathSysctls()),
+        ({"ipv4/fib_multipath_use_neigh": "1"}, MultipathSysctls(use_neigh=True)),
+    ],
+)
+def test_sysctls_of_next_hops_have_their_defaults_where_the_kernel_has_none(
+    tmp_path: Path, files: dict[str, str], expected: MultipathSysctls
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert read_multipath(tmp_path) == expected
+
+
+def test_a_neighbour_that_turns_invalid_without_a_mac_touches_its_paths(world: World) -> None:
+    """A leg whose neighbour is not valid is passed over; one without an entry is not."""
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", kind=29))
+    world.paths.take(10)
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, state=0x20))
+    assert world.paths.take(10) == [8]
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, state=0x01))
+    assert world.paths.take(10) == []
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, kind=29))
     assert world.paths.take(10) == [8]
 
 
