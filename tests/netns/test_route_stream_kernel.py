@@ -338,6 +338,8 @@ def test_one_table_answers_as_the_kernel_does_for_a_rule_that_looks_there(mirror
     mirror.rib.check()
     assert any(":" in answer[0] for answer in answers)
     assert len(answers) > 12
+    mirror.ip("nexthop flush", ok=False)
+    mirror.differences()  # their IPv4 routes went without a word
     mirror.ip("route flush table 100")
     mirror.ip("-6 route flush table 100")
     mirror.follow()
