@@ -25,7 +25,7 @@ from ixroute.forward.view import ALL, MAX_STEPS, Match, ViewStep
 from ixroute.forward.worker import NEVER_SLEEP, PORT_RPF_LOOSE, PORT_RPF_STRICT
 
 SETTINGS = settings(
-    deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 PATIENCE = 20.0
 
@@ -188,7 +188,7 @@ def ends(outcomes: list[Outcome], kind: Kind | None) -> list[Outcome]:
     return [o for o in outcomes if (BY_NAME[o.reason].kind if o.reason else None) is kind]
 
 
-@settings(SETTINGS, max_examples=150)
+@settings(SETTINGS, max_examples=60)
 @given(burst=st.lists(packets, min_size=1, max_size=64), context=contexts)
 def test_a_burst_under_a_view_ends_as_its_packets_one_by_one(
     shared_rig: ViewRig, burst: list[bytes], context: Context
@@ -210,7 +210,7 @@ SUBS = {5: 200, 6: 1023}
 """VLAN id -> interface."""
 
 
-@settings(SETTINGS, max_examples=150)
+@settings(SETTINGS, max_examples=60)
 @given(
     burst=st.lists(st.tuples(told_packets(), st.sampled_from([None, 5, 6])), min_size=1, max_size=64),
     programs=st.lists(st.tuples(views(4), views(6)), min_size=3, max_size=3),
