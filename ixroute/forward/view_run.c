@@ -89,7 +89,8 @@ static bool prefix_matches6(const struct view_prefix *prefix, const uint8_t *add
 
 /* Protocol and ports come last: a packet that does not match otherwise need not show them. *transport: those of the
  * packet once they were looked for. */
-static enum match conditions_match(const struct view_rule *rule, const struct packet *packet, struct transport *transport)
+static enum match conditions_match(const struct view_rule *rule, const struct packet *packet,
+				   struct transport *transport)
 {
 	const uint8_t *ip = packet->ip;
 	bool is4 = packet->version == VERSION_4;
