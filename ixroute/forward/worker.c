@@ -1,7 +1,7 @@
 /* A packet's way, in the order of the functions that it meets, from bottom to top of a pass:
  *
- *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst (view_run: and more) -> adjacency
- *     -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
+ *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst (view_run: and more)
+ *     -> adjacency -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
  *
  * Read worker_poll_once first (last in this file); forward_queue is the stretch that costs. Called by run.c's loop,
  * and by tests one pass at a time.
