@@ -19,6 +19,41 @@ FAMILY_IP6 = 6
 NO_MAC = bytes(6)
 
 
+Ports = tuple[int, int]
+"""First and last TCP or UDP port of a range, host order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which packets a step of a program is for: those for which all that is given holds; with `inverted`, all
+    others. Prefixes are (address of 4 or 16 bytes, length). Ports are those the kernel's flow dissector finds
+    (0 in fragments and where a protocol has none), and a range matches no packet without."""
+
+    source: tuple[bytes, int] | None = None
+    destination: tuple[bytes, int] | None = None
+    tos: int = 0  # of the bits of tos_mask, in the byte that holds DSCP and ECN
+    tos_mask: int = 0
+    protocol: int = 0  # IPPROTO_*, 0: any
+    source_ports: Ports | None = None
+    destination_ports: Ports | None = None
+    inverted: bool = False
+
+
+ANY = Match()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of what packets of an interface go through until one has a verdict. Exactly one of the three is
+    set. A lookup without a route (or with a throw route) is no verdict; nor is the program's end: no_route.
+    goto: number of a later step, at most the program's length."""
+
+    match: Match = ANY
+    fib: Any = None  # LOOKUP: ixroute.fib.fib.Fib
+    verdict: int | None = None  # an action, as in Actions
+    goto: int | None = None
+
+
 class NextHopLike(Protocol):
     """One leg of a path (ixroute.fib.rib.NextHop)."""
 
@@ -58,6 +93,9 @@ class RibLike(Protocol):
     def neighbour_add(self, addr: bytes, ifindex: int) -> None: ...
     def neighbour_remove(self, addr: bytes, ifindex: int) -> bool: ...
     def settle(self) -> None: ...
+    @property
+    def main(self) -> Any: ...  # the FIB of local before main
+    def fib(self, table: int, shortest: int = 0) -> Any: ...  # OSError ENOSPC: no more tables
     def take_new_paths(self) -> list[int]: ...
     def path(self, path_id: int) -> PathLike | None: ...
     def path_routes(self, path_id: int) -> int: ...
@@ -93,6 +131,7 @@ class Actions:
     external_route: int
     unresolved_neigh: int
     multipath_route: int
+    policy_rule: int
     forward: int = 0
 
 
@@ -159,6 +198,11 @@ class Sink(Protocol):
 
     def set_vlans(self, port: int, vids: frozenset[int]) -> None:
         """The VLAN ids (802.1Q) that have a sub-interface on the port's TAP."""
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> None:
+        """What packets of a family that come in by an interface (its number in the dataplane) look up. The FIBs
+        are complete. same_source: the kernel looks sources up (rp_filter) by the same steps, and all of them are
+        lookups for every packet. Before the first call: all packets go to the kernel."""
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         """All IPv4 addresses of all interfaces of this namespace, 4 bytes each, sorted."""
