@@ -155,9 +155,9 @@ class PortState:
     send_redirects: bool = False
     accept_local: bool = False
     route_localnet: bool = False
-    kernel_all: bool = False  # the TAP has a master, or something other than VLANs stacked on it
-    rules4: bool = False
-    rules6: bool = False
+    kernel_all: bool = (
+        False  # the TAP has a master that is no VRF, or something other than VLANs stacked on it
+    )
     mac: bytes = NO_MAC
     mtu: int = 0
 
@@ -229,3 +229,26 @@ class NeighbourView:
     state: str  # "reachable", "stale", …
     managed: bool  # the kernel keeps it resolved
     router: bool
+
+
+@dataclass(frozen=True)
+class RuleView:
+    """A line of `show rules`. state: "honoured", "punts" (packets it may match go to the kernel) or "never" (no
+    packet that is forwarded matches); interfaces: where it is so, of the router's, none: everywhere."""
+
+    family: int
+    priority: int
+    text: str  # as `ip rule` shows it
+    state: str
+    why: str  # of "punts"
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProgramView:
+    """What packets of an interface look up. same_source: their sources are looked up by the same steps."""
+
+    interface: str
+    family: int
+    steps: tuple[str, ...]
+    same_source: bool

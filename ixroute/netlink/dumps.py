@@ -55,6 +55,7 @@ class Dumper:
         if scope & Scope.RULES:
             for family, _ in _FAMILIES:
                 different += self._follower.replace_rules(family, self._dump(*rules.dump_request(family)))
+            self._drain()  # a table's routes are all there before a rule that was made after them leads there
         if scope & Scope.NEXTHOPS:
             different += self._follower.replace_nexthops(self._dump(*nexthops.dump_request()))
         if scope & Scope.NEIGHBOURS:

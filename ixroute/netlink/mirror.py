@@ -30,7 +30,9 @@ from ixroute.netlink.contract import (
     AdjacenciesLike,
     NeighbourView,
     Port,
+    ProgramView,
     RibLike,
+    RuleView,
     Sink,
     StreamLike,
 )
@@ -40,6 +42,7 @@ from ixroute.netlink.follow import Follower
 from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
+from ixroute.netlink.programs import Programs
 from ixroute.netlink.resolve import flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
@@ -120,6 +123,8 @@ class Mirror:
         self._asker = Asker(self._asking_failed)
         self.gateways = GatewayKeeper(self._asker.ask)
         self._announcer = Announcer(ports, watch, sink, self._tell)
+        self._policy_rules: list[str] = []
+        self.programs = Programs(rib, actions, sink, self._tell)
 
     # ---- what others call ----
 
@@ -179,7 +184,7 @@ class Mirror:
             "paths": len(self.paths),
             "managed": self.gateways.count,
             "refused_requests": self._asker.failed,
-            "policy_rules": [why for why in (self.follower.rules4, self.follower.rules6) if why],
+            "policy_rules": list(self._policy_rules),
             **self._rib_stats,
         }
 
@@ -187,6 +192,13 @@ class Mirror:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
             return neighbour_views(self.follower.tables)
+
+    def rules(self) -> tuple[list[RuleView], list[ProgramView]]:
+        """For `show rules`: each rule and what becomes of it, in the kernel's order, and what each interface looks
+        up for it."""
+        with self.locked():
+            tables, listed = self.follower.tables, self.follower.rules
+            return self.programs.rule_views(tables, listed), self.programs.program_views(tables, listed)
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
@@ -489,7 +501,9 @@ class Mirror:
         if not self.follower.changed:
             return
         self.follower.changed = False
-        self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
+        # Views first: an interface comes up, or leaves its master, when its packets have where to look.
+        self.programs.announce(self.follower.tables, self.follower.rules)
+        self._policy_rules = self.programs.punting(self.follower.tables, self.follower.rules)
         self._announcer.announce(self.follower.tables, self.follower.addresses)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:

@@ -14,9 +14,7 @@ Tell = Callable[..., None]
 """tell(callback, *arguments): calls it, and survives what it raises."""
 
 
-def port_state(
-    link: Link | None, tables: Tables, addresses: AddressTable, rules4: bool, rules6: bool
-) -> PortState:
+def port_state(link: Link | None, tables: Tables, addresses: AddressTable) -> PortState:
     """link: the port's TAP, None when it is not there."""
     if link is None:
         return PortState()
@@ -30,12 +28,17 @@ def port_state(
         send_redirects=sysctls.send_redirects,
         accept_local=sysctls.accept_local,
         route_localnet=sysctls.route_localnet,
-        kernel_all=bool(link.master) or any(other.takes_frames for other in stacked),
-        rules4=rules4,
-        rules6=rules6,
+        kernel_all=_mastered(link, tables) or any(other.takes_frames for other in stacked),
         mac=link.mac,
         mtu=link.mtu,
     )
+
+
+def _mastered(link: Link, tables: Tables) -> bool:
+    """Its packets are somebody else's: a bridge's, a bond's. A VRF's members forward by the VRF's view; while it
+    is down, or not known yet, the kernel says what that means."""
+    vrf = tables.links.vrf_of(link)
+    return bool(link.master) and not (vrf is not None and vrf.up and vrf.vrf_table)
 
 
 def _rpf(rp_filter: int, has_ip4: bool) -> int:
@@ -74,10 +77,6 @@ class Announcer:
         self._sink = sink
         self._tell = tell
         self._told: dict[tuple[str, int | str], object] = {}
-        self._rules = (False, False)
-
-    def set_rules(self, rules4: bool, rules6: bool) -> None:
-        self._rules = (rules4, rules6)
 
     def announce(self, tables: Tables, addresses: AddressTable) -> None:
         """Tells what differs from last time: state before addresses before what the port itself must
@@ -85,7 +84,7 @@ class Announcer:
         taps = {port: index for index, port in tables.ports.items()}
         for port in self._ports:
             link = tables.links.get(taps.get(port.index, 0))
-            state = port_state(link, tables, addresses, *self._rules)
+            state = port_state(link, tables, addresses)
             self._changed("port", port.index, state, self._sink.set_port)
             self._changed("vlans", port.index, vlans_of(link, tables), self._sink.set_vlans)
             self._changed("tap", port.index, tap_state(link, port), self._sink.on_tap)

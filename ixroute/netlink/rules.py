@@ -175,6 +175,30 @@ def dump_request(family: int) -> tuple[int, bytes]:
     return messages.RTM_GETRULE, _HEADER.pack(AF_OF_FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+class RuleTable:
+    """The rules of both families, in the kernel's order. Unknown until the first dump."""
+
+    def __init__(self) -> None:
+        self._rules: dict[int, tuple[Rule, ...]] = {}
+
+    def get(self, family: int) -> tuple[Rule, ...] | None:
+        """None: never dumped."""
+        return self._rules.get(family)
+
+    def replace(self, family: int, rules: tuple[Rule, ...]) -> bool:
+        """True when something differs."""
+        rules = tuple(sorted(rules, key=lambda rule: rule.priority))  # as they are in the kernel
+        if self._rules.get(family) == rules:
+            return False
+        self._rules[family] = rules
+        return True
+
+    @property
+    def name_interfaces(self) -> bool:
+        """Some rule names an interface."""
+        return any(rule.iif or rule.oif for rules in self._rules.values() for rule in rules)
+
+
 # ---- for people
 
 _TABLES = {255: "local", 254: "main", 253: "default"}

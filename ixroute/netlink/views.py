@@ -22,7 +22,7 @@ from ixroute.netlink.rules import Rule
 MERGED = 0
 """In Lookup.table: local before main, the FIB of everybody without policy rules."""
 LOCAL, MAIN = 255, 254
-MAX_STEPS = 128
+MAX_STEPS = 256  # as forward/view.h, VIEW_STEPS
 
 _ROOT = 0
 
@@ -171,11 +171,12 @@ def _match(rule: Rule) -> tuple[Match, str]:
 
 
 def _ports(ports: Ports | None, mask: int) -> tuple[Ports | None, str]:
-    """A range, and why it is not all: a mask whose bits are not the highest ones is no range."""
+    """A range, and why it is not all: a mask whose bits are not the highest ones is no range, and port 0 is what
+    packets without ports have."""
     if ports is None or mask in (0, 0xFFFF):
         return ports, ""
     free = 0xFFFF & ~mask
-    if free & (free + 1):
+    if free & (free + 1) or not ports[0] & mask:
         return None, "mask of ports"
     return (ports[0] & mask, ports[0] | free), ""
 

@@ -21,6 +21,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 MAC = bytes.fromhex("020000000001")
 OTHER_MAC = bytes.fromhex("020000000002")
@@ -77,6 +78,7 @@ def link_message(
     parent_elsewhere: bool = False,
     link_kind: str = "",
     vlan: tuple[int, int] = (0, 0),
+    vrf_table: int = 0,
     flags: int = 0,
     family: int = 0,
 ) -> Message:
@@ -92,6 +94,8 @@ def link_message(
             info += attribute(
                 2, attribute(1, struct.pack("=H", vlan[0])) + attribute(5, struct.pack(">H", vlan[1]))
             )
+        if vrf_table:
+            info += attribute(2, attribute(1, u32(vrf_table)))
         body += attribute(18, info)
     return message(kind, body)
 
@@ -171,6 +175,14 @@ class FakeRib:
     aborted: list[int] = field(default_factory=list)
     differences: int = 0
     settled: int = 0
+    fibs: dict[tuple[int, int], str] = field(default_factory=dict)
+    most_fibs: int = 255
+    main: str = "local, main"
+
+    def fib(self, table: int, shortest: int = 0) -> str:
+        if (table, shortest) not in self.fibs and len(self.fibs) >= self.most_fibs:
+            raise OSError(errno.ENOSPC, "no room for a table")
+        return self.fibs.setdefault((table, shortest), f"table {table} from /{shortest}")
 
     def put(self, path_id: int, path: FakePath, users: int = 1) -> None:
         self.paths[path_id] = path
