@@ -324,6 +324,8 @@ const char *reason_name(unsigned reason);
 const char *reason_text(unsigned reason);
 unsigned reason_kind(unsigned reason);
 #define MAX_PORTS ...
+#define MAX_INTERFACES ...
+#define INTERFACE_TAGS ...
 #define MAX_WORKERS ...
 #define BURST ...
 #define COUNTER_REASONS ...
@@ -339,6 +341,16 @@ struct port_counters {
 	uint64_t dropped[...];
 	uint64_t policed[...];
 	...;
+};
+struct sub_counters {
+	uint64_t rx_packets;
+	uint64_t rx_bytes;
+	uint64_t sent_packets;
+	uint64_t punted;
+	uint64_t dropped;
+	uint64_t policed;
+	uint64_t tx_packets;
+	uint64_t tx_bytes;
 };
 struct worker_counters {
 	uint64_t polls;
@@ -359,12 +371,42 @@ uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
 struct dataplane;
 struct worker;
+#define VIEW_STEPS ...
+#define VIEW_LOOKUP ...
+#define VIEW_VERDICT ...
+#define VIEW_GOTO ...
+#define VIEW_SAME_SOURCE ...
+struct view_step {
+	const struct fib *fib;
+	uint8_t kind;
+	uint8_t reason;
+	uint16_t to;
+	uint8_t inverted;
+	uint8_t protocol;
+	uint8_t tos, tos_mask;
+	uint16_t source_first, source_last;
+	uint16_t destination_first, destination_last;
+	uint8_t source_len, destination_len;
+	uint8_t source[16], destination[16];
+};
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
-int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+int dataplane_set_vlans(struct dataplane *dataplane, uint32_t interface, const uint16_t *vids, uint32_t n);
+struct vlan_tag {
+	uint16_t type;
+	uint16_t vid;
+};
+int dataplane_set_interface(struct dataplane *dataplane, uint32_t number, uint32_t port, const struct vlan_tag *tags,
+			    uint32_t n_tags, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
+int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
+		       uint32_t n, uint32_t flags);
+struct view;
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
+uint32_t dataplane_collect_views(struct dataplane *dataplane);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);
@@ -374,6 +416,7 @@ int worker_run(struct worker *worker, uint64_t idle_ns);
 void worker_stop(struct worker *worker);
 const struct worker_counters *worker_counters(const struct worker *worker);
 const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
+const struct sub_counters *worker_sub_counters(const struct worker *worker, uint32_t number);
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 
