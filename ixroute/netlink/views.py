@@ -25,6 +25,7 @@ LOCAL, MAIN = 255, 254
 MAX_STEPS = 256  # as forward/view.h, VIEW_STEPS
 
 _ROOT = 0
+_LONGEST = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ def _steps_of(rule: Rule, judged: Judgement, interface: Interface, targets: Set[
 def _action(rule: Rule, match: Match, interface: Interface, targets: Set[int]) -> list[Instruction]:
     if rule.action == rules.TO_TABLE:
         table = interface.vrf_table if rule.l3mdev else rule.table
-        return [Lookup(table or MAIN, rule.suppress_length + 1, match)]
+        return [Lookup(table or MAIN, min(rule.suppress_length, _LONGEST) + 1, match)]
     if rule.action == rules.GOTO:  # to a priority that is not there, or back: as if the rule were not there
         return [Goto(rule.goto, match)] if rule.goto in targets and rule.goto > rule.priority else []
     if rule.action == rules.BLACKHOLE:

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ixroute.netlink.contract import Actions, LinkState, PortState, TapState
+from ixroute.netlink.contract import Actions, LinkState, PortState, Step, TapState
 from ixroute.netlink.sockets import Message
 
 ACTIONS = Actions(
@@ -267,6 +267,7 @@ class FakeAdjacencies:
 class FakeSink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
@@ -280,6 +281,10 @@ class FakeSink:
     def set_vlans(self, port: int, vids: frozenset[int]) -> None:
         self.calls += 1
         self.vlans[port] = vids
+
+    def set_view(self, interface: int, family: int, steps: tuple[Step, ...], same_source: bool) -> None:
+        self.calls += 1
+        self.views[interface, family] = (steps, same_source)
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

@@ -404,6 +404,17 @@ def test_a_rule_that_cannot_be_followed_says_why(rule: Rule, how: How, why: str)
     assert (found.how, found.why) == (how, why)
 
 
+def test_a_mask_that_portless_packets_match_is_the_kernels() -> None:
+    rule = Rule(4, 9, table=100, destination_ports=(3, 3), destination_port_mask=0xFF00)
+    assert judge(rule, LAN, NAMES).why == "mask of ports"
+
+
+def test_a_jump_beyond_the_cut_leads_to_the_kernel() -> None:
+    jump = Rule(4, 0, rules.GOTO, goto=40000, source=prefix("10.0.0.0/8"))
+    steps = compile_rules([jump, LOCAL, DEFAULT, MAIN, Rule(4, 40000, table=100)], LAN, NAMES, max_steps=3)
+    assert steps == (Goto(2, FROM), Lookup(255), POLICY)
+
+
 def test_a_mask_of_the_highest_bits_is_a_range_of_ports() -> None:
     rule = Rule(4, 9, table=100, destination_ports=(0x1230, 0x1230), destination_port_mask=0xFFF0)
     assert judge(rule, LAN, NAMES).match == replace(ANY, destination_ports=(0x1230, 0x123F))
