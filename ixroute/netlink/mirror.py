@@ -34,6 +34,7 @@ from ixroute.netlink.contract import (
     RibLike,
     RuleView,
     Sink,
+    Step,
     StreamLike,
 )
 from ixroute.netlink.describe import describe_path, neighbour_views
@@ -45,6 +46,7 @@ from ixroute.netlink.ports import Announcer
 from ixroute.netlink.programs import Programs
 from ixroute.netlink.resolve import flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
+from ixroute.netlink.views import Program
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
 
 log = logging.getLogger("ixroute.netlink")
@@ -199,6 +201,18 @@ class Mirror:
         with self.locked():
             tables, listed = self.follower.tables, self.follower.rules
             return self.programs.rule_views(tables, listed), self.programs.program_views(tables, listed)
+
+    def program(self, interface: str, family: int) -> tuple[Program, tuple[Step, ...]]:
+        """What packets look up that come in by an interface of the router; "": by one that no rule names. KeyError:
+        there is no such interface. Under locked()."""
+        return self.programs.of(interface, family, self.follower.tables, self.follower.rules)
+
+    def vrf_table(self, name: str) -> int:
+        """A VRF's table. KeyError: there is no such VRF. Under locked()."""
+        link = self.follower.tables.links.by_name(name)
+        if link is None or not link.vrf_table:
+            raise KeyError(name)
+        return link.vrf_table
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""

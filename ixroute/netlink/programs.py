@@ -75,11 +75,15 @@ class Programs:
         self._warn(tables, listed)
 
     def _show(self, number: int, family: int, program: Program, same_source: bool) -> None:
-        steps = tuple(self._step(step) for step in program)
+        steps = self.steps(program)
         shown = Shown(steps, same_source and all(step.fib is not None for step in steps))
         if self._shown.get((number, family)) != shown:
             self._shown[number, family] = shown
             self._tell(self._sink.set_view, number, family, shown.steps, shown.same_source)
+
+    def steps(self, program: Program) -> tuple[Step, ...]:
+        """With FIBs, which are made, and whole, if need be."""
+        return tuple(self._step(step) for step in program)
 
     def _step(self, step: views.Instruction) -> Step:
         if isinstance(step, views.Goto):
@@ -120,6 +124,25 @@ class Programs:
         return found
 
     # ---- for people
+
+    def of(
+        self, name: str, family: int, tables: Tables, listed: RuleTable
+    ) -> tuple[Program, tuple[Step, ...]]:
+        """Of packets that come in by the interface `name`; "": by one that no rule names. KeyError: the router has
+        no such interface."""
+        interface = Interface(_UNNAMED)
+        if name:
+            link = next(link for link in (*_links(tables), None) if link is None or link.name == name)
+            if link is None:
+                raise KeyError(name)
+            interface = interface_of(link, tables)
+        program, _ = self.program(family, interface, tables, listed)
+        return program, self.steps(program)
+
+    def table(self, number: int) -> tuple[Program, tuple[Step, ...]]:
+        """Of a lookup in one table."""
+        program = (views.Lookup(number),)
+        return program, self.steps(program)
 
     def rule_views(self, tables: Tables, listed: RuleTable) -> list[RuleView]:
         """In the kernel's order."""
@@ -191,6 +214,11 @@ def _rule_view(rule: Rule, tables: Tables) -> RuleView:
     )
 
 
+def table_words(table: int) -> str:
+    """A Lookup's table."""
+    return "local, main" if table == views.MERGED else rules.table_text(table)
+
+
 def step_text(step: views.Instruction) -> str:
     """A step in words: "from 10.0.0.0/8: lookup 100"."""
     if isinstance(step, views.Goto):
@@ -202,8 +230,9 @@ def step_text(step: views.Instruction) -> str:
             Reason.POLICY: "kernel (policy rule)",
         }[step.reason]
     else:
-        table = "local, main" if step.table == views.MERGED else rules.table_text(step.table)
-        does = f"lookup {table}" + (f", prefixes from /{step.shortest}" if step.shortest else "")
+        does = f"lookup {table_words(step.table)}" + (
+            f", prefixes from /{step.shortest}" if step.shortest else ""
+        )
     condition = " ".join(_conditions(step.match))
     return f"{condition}: {does}" if condition else does
 

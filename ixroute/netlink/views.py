@@ -287,3 +287,42 @@ def same_source(listed: Sequence[Rule], interface: Interface, names: Set[str]) -
     if any(not isinstance(step, Lookup) or step.match != ANY for step in program):
         return False
     return program == compile_rules(listed, reverse_of(interface), names)
+
+
+# ---- one packet, for people and tests
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What matches ask of a packet. Addresses in wire order; no source: of zeros."""
+
+    source: bytes
+    destination: bytes
+    tos: int = 0
+    protocol: int = 0
+    source_port: int = 0
+    destination_port: int = 0
+
+
+def matches(match: Match, packet: Packet) -> bool:
+    """As forward/view_run.c."""
+    found = (
+        _is_within(packet.source, match.source)
+        and _is_within(packet.destination, match.destination)
+        and not (packet.tos ^ match.tos) & match.tos_mask
+        and match.protocol in (0, packet.protocol)
+        and _is_between(packet.source_port, match.source_ports)
+        and _is_between(packet.destination_port, match.destination_ports)
+    )
+    return found != match.inverted
+
+
+def _is_within(address: bytes, prefix: tuple[bytes, int] | None) -> bool:
+    if prefix is None:
+        return True
+    differ = int.from_bytes(address, "big") ^ int.from_bytes(prefix[0], "big")
+    return not differ >> (8 * len(address) - prefix[1])
+
+
+def _is_between(port: int, ports: Ports | None) -> bool:
+    return ports is None or ports[0] <= port <= ports[1]
