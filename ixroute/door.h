@@ -108,7 +108,10 @@ struct rib_stats {
 	uint64_t failed;
 	uint64_t paths_exhausted;
 	uint64_t bytes;
+	uint64_t fibs;
 };
+#define RIB_FIBS_MAX ...
+int rib_show_table(struct rib *rib, uint32_t table, unsigned shortest, struct fib *fib);
 struct rib *rib_create(struct fib *fib, struct adjacency_table *adjacencies, uint8_t new_path_action);
 void rib_destroy(struct rib *rib);
 int rib_add(struct rib *rib, const struct route *route, const struct path *path, enum rib_how how);
@@ -133,6 +136,8 @@ struct rib_answer {
 	struct route route;
 };
 void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, struct rib_answer *out);
+int rib_lookup_table(const struct rib *rib, uint32_t table, unsigned shortest, uint8_t family, const uint8_t *addr,
+		     struct rib_answer *out);
 struct rib_entry {
 	struct route route;
 	uint32_t path_id;
