@@ -6,15 +6,15 @@ import ipaddress
 from dataclasses import dataclass
 
 from ixroute.control import CommandError, Params
+from ixroute.fib.adjacency import ADJ_BLACKHOLE, ADJ_NO_ROUTE, ADJ_POLICY, ADJ_REJECT
 from ixroute.fib.rib import Answer, Rib
 from ixroute.netlink import views
+from ixroute.netlink.describe_views import step_text, table_words
 from ixroute.netlink.mirror import Mirror
-from ixroute.netlink.programs import step_text, table_words
 from ixroute.netlink.views import Packet, Reason
 
-# fib/adjacency.h: what a verdict is the same as.
-_INDEX = {Reason.BLACKHOLE: 4, Reason.REJECT: 5, Reason.POLICY: 7}
-_NO_ROUTE = 0
+# What a verdict is the same as.
+_INDEX = {Reason.BLACKHOLE: ADJ_BLACKHOLE, Reason.REJECT: ADJ_REJECT, Reason.POLICY: ADJ_POLICY}
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,14 @@ def walk(asked: Question, mirror: Mirror, rib: Rib) -> Found:
     try:
         if asked.vrf or asked.table is not None:
             table = mirror.vrf_table(asked.vrf) if asked.vrf else asked.table
-            program, steps = mirror.programs.table(table or 0)
-            if steps[0].fib is None:
+            compiled = mirror.programs.table(table or 0)
+            if compiled.steps[0].fib is None:
                 raise CommandError(f"there is no room for table {table} beside those that rules lead to")
         else:
-            program, steps = mirror.program(asked.iif, 4 if len(packet.destination) == 4 else 6)
+            compiled = mirror.programs.of(asked.iif, 4 if len(packet.destination) == 4 else 6)
     except KeyError as error:
         raise CommandError(f"there is no {'VRF' if asked.vrf else 'port'} {error.args[0]!r}") from None
+    program, steps = compiled.program, compiled.steps
     texts = [step_text(step) for step in program]
     at = 0
     while at < len(program):
@@ -88,13 +89,13 @@ def walk(asked: Question, mirror: Mirror, rib: Rib) -> Found:
             return Found(_INDEX[reason], Answer(_INDEX[reason]), "", at, texts)
         else:
             index = shown.fib.read(packet.destination)
-            if index != _NO_ROUTE:
+            if index != ADJ_NO_ROUTE:
                 known = (step.table, step.shortest) if step.table != views.MERGED else ()
                 return Found(
                     index, rib.lookup(packet.destination, *known), table_words(step.table), at, texts
                 )
             at += 1
-    return Found(_NO_ROUTE, Answer(_NO_ROUTE), "", -1, texts)
+    return Found(ADJ_NO_ROUTE, Answer(ADJ_NO_ROUTE), "", -1, texts)
 
 
 def _address(params: Params, key: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

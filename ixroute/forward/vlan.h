@@ -111,20 +111,18 @@ static inline unsigned vlan_enter(struct sub_ingress *subs, const uint8_t *eth, 
 	return vlan_is_tag(load16_be(eth + *offset)) ? REASON_vlan_sub_interface : REASON_FORWARD;
 }
 
-static inline unsigned vlan_push_bytes(uint64_t tags)
-{
-	return tags >> 32 ? 2 * VLAN_TAG_BYTES : VLAN_TAG_BYTES;
-}
-
 /* Writes an interface's tags in front of the EtherType; returns where the MACs begin. Frames have room for that
  * (driver/frame.h, FRAME_HEADROOM). */
 static inline uint8_t *vlan_push(uint8_t *ip, uint64_t tags)
 {
+	uint8_t *eth = ip - ETH_HEADER_BYTES - (tags >> 32 ? 2 : 1) * VLAN_TAG_BYTES;
+
+	fence_drop(eth, (uint64_t)(ip - eth));
 	if (tags >> 32)
-		store64(ip - 2 - 2 * VLAN_TAG_BYTES, tags);
+		store64(eth + 12, tags);
 	else
-		store32(ip - 2 - VLAN_TAG_BYTES, (uint32_t)tags);
-	return ip - ETH_HEADER_BYTES - vlan_push_bytes(tags);
+		store32(eth + 12, (uint32_t)tags);
+	return eth;
 }
 
 #endif

@@ -34,7 +34,6 @@ from ixroute.netlink.contract import (
     RibLike,
     RuleView,
     Sink,
-    Step,
     StreamLike,
 )
 from ixroute.netlink.describe import describe_path, neighbour_views
@@ -46,7 +45,6 @@ from ixroute.netlink.ports import Announcer
 from ixroute.netlink.programs import Programs
 from ixroute.netlink.resolve import flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
-from ixroute.netlink.views import Program
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
 
 log = logging.getLogger("ixroute.netlink")
@@ -125,7 +123,6 @@ class Mirror:
         self._asker = Asker(self._asking_failed)
         self.gateways = GatewayKeeper(self._asker.ask)
         self._announcer = Announcer(ports, watch, sink, self._tell)
-        self._policy_rules: list[str] = []
         self.programs = Programs(rib, actions, sink, self._tell)
 
     # ---- what others call ----
@@ -181,31 +178,27 @@ class Mirror:
             "malformed": self.follower.malformed,
             "taps_lost": self.follower.taps_lost,
             "links": len(tables.links),
+            "sub_interfaces": len(tables.interfaces) - len(tables.ports),
+            "sub_interfaces_refused": self.follower.interfaces.refused,
             "neighbours": len(tables.neighbours),
             "nexthops": len(tables.nexthops),
             "paths": len(self.paths),
             "managed": self.gateways.count,
             "refused_requests": self._asker.failed,
-            "policy_rules": list(self._policy_rules),
+            "policy_rules": list(self.programs.punting),
             **self._rib_stats,
         }
 
     def neighbours(self) -> list[NeighbourView]:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
-            return neighbour_views(self.follower.tables)
+            return neighbour_views(self.follower.tables, self.follower.interfaces)
 
     def rules(self) -> tuple[list[RuleView], list[ProgramView]]:
         """For `show rules`: each rule and what becomes of it, in the kernel's order, and what each interface looks
         up for it."""
         with self.locked():
-            tables, listed = self.follower.tables, self.follower.rules
-            return self.programs.rule_views(tables, listed), self.programs.program_views(tables, listed)
-
-    def program(self, interface: str, family: int) -> tuple[Program, tuple[Step, ...]]:
-        """What packets look up that come in by an interface of the router; "": by one that no rule names. KeyError:
-        there is no such interface. Under locked()."""
-        return self.programs.of(interface, family, self.follower.tables, self.follower.rules)
+            return self.programs.rule_views(), list(self.programs.program_views())
 
     def vrf_table(self, name: str) -> int:
         """A VRF's table. KeyError: there is no such VRF. Under locked()."""
@@ -259,6 +252,8 @@ class Mirror:
             self._take_asked()
             self._receive()
             self.update_paths()  # what has died stops forwarding before a dump takes its time
+            if self._synced.is_set():
+                self._announce()  # a new sub-interface's packets wait for it, or are lost
             if self.plan.wait(now) == 0.0:
                 self._resync()
                 self.update_paths()
@@ -332,7 +327,7 @@ class Mirror:
         self._guarded("routes", Scope.ROUTES4 | Scope.ROUTES6, self._receive_routes)
         self._asker.receive(self.gateways, self.follower.tables.neighbours)
         if self.follower.sysctls_stale:
-            self.follower.poll_sysctls()
+            self.follower.reread_stale_sysctls()
 
     def _guarded(self, name: str, scope: Scope, receive: Callable[[socket.socket], object]) -> None:
         """Receives; an overrun costs a dump of `scope`, any other error the sockets."""
@@ -479,6 +474,9 @@ class Mirror:
             return
         self._next_tick = now + TICK_S
         self.follower.poll_sysctls()
+        if not self.paths.dirty:
+            self.follower.age()
+        self.follower.changed |= self._announcer.retry or self.programs.retry
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()
@@ -517,8 +515,7 @@ class Mirror:
         self.follower.changed = False
         # Views first: an interface comes up, or leaves its master, when its packets have where to look.
         self.programs.announce(self.follower.tables, self.follower.rules)
-        self._policy_rules = self.programs.punting(self.follower.tables, self.follower.rules)
-        self._announcer.announce(self.follower.tables, self.follower.addresses)
+        self._announcer.announce(self.follower.tables, self.follower.addresses, self.follower.interfaces)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

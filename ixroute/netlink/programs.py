@@ -1,27 +1,24 @@
-"""Which program each interface has: compiled from the rules, its FIBs made, told to the sink when it differs, and
-described for people. Of the mirror's thread; others ask under its lock."""
+"""Which program each interface has: compiled from the rules, its FIBs made, told to the sink when it differs. Of the
+mirror's thread; others ask under its lock."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ixroute.netlink import rules, views
 from ixroute.netlink.contract import (
-    ANY,
     FAMILY_IP4,
     FAMILY_IP6,
     Actions,
-    Match,
-    Ports,
     ProgramView,
     RibLike,
     RuleView,
     Sink,
     Step,
 )
+from ixroute.netlink.describe_views import step_text
 from ixroute.netlink.links import Link
 from ixroute.netlink.resolve import Tables
 from ixroute.netlink.rules import Rule, RuleTable
@@ -34,18 +31,21 @@ _UNNAMED = (
     "\0"  # in place of a name that no rule has: interfaces that rules cannot tell apart share a program
 )
 
-Tell = Callable[..., None]
+Tell = Callable[..., object]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What the sink was told of an interface and family."""
+class Compiled:
+    """A program, the same with FIBs, and whether sources are looked up by it too."""
 
+    program: Program
     steps: tuple[Step, ...]
     same_source: bool
 
 
 class Programs:
+    """Fed with the tables and rules as they are now by `announce`; everything else speaks of what it was fed last."""
+
     def __init__(self, rib: RibLike, actions: Actions, sink: Sink, tell: Tell) -> None:
         self._rib = rib
         self._verdicts = {
@@ -55,37 +55,76 @@ class Programs:
         }
         self._sink = sink
         self._tell = tell
-        self._compiled: dict[object, tuple[Program, bool]] = {}
-        self._compiled_for: object = None
-        self._shown: dict[tuple[int, int], Shown] = {}
-        self._warned: frozenset[str] = frozenset()
+        self._rules: dict[int, tuple[Rule, ...]] = {}
+        self._names: frozenset[str] = frozenset()  # that rules have, and interfaces
+        self._mentioned: frozenset[str] = frozenset()
+        self._interfaces: dict[str, Interface] = {}  # by name, the router's; as rules see them
+        self._compiled: dict[tuple[int, Interface], Compiled] = {}
+        self._shown: dict[tuple[int, int], Compiled] = {}
         self._refused: set[int] = set()  # tables that there was no more room for
+        self._punting: tuple[str, ...] = ()
+        self.retry = False
+        """The sink did not take a view: announce again soon."""
+
+    @property
+    def punting(self) -> tuple[str, ...]:
+        """Rules that only the kernel can follow, and why, a line each."""
+        return self._punting
 
     def announce(self, tables: Tables, listed: RuleTable) -> None:
         """Tells the views that differ from last time. A table's FIB is whole before a view leads to it."""
-        for family in FAMILIES:
-            if listed.get(family) is None:
+        self.retry = False
+        self._take_rules(tables, listed)
+        self._interfaces = {}
+        for ifindex, number in tables.interfaces.items():
+            link = tables.links.get(ifindex)
+            if link is None:
                 continue
-            for ifindex, number in interfaces(tables).items():
-                link = tables.links.get(ifindex)
-                if link is not None:
-                    self._show(
-                        number, family, *self.program(family, interface_of(link, tables), tables, listed)
-                    )
-        self._warn(tables, listed)
+            known = self._interfaces[link.name] = self._as_rules_see(link, tables)
+            for family in self._rules:
+                self._show(number, family, self._compile(family, known))
+        self._warn()
 
-    def _show(self, number: int, family: int, program: Program, same_source: bool) -> None:
-        steps = self.steps(program)
-        shown = Shown(steps, same_source and all(step.fib is not None for step in steps))
-        if self._shown.get((number, family)) != shown:
-            self._shown[number, family] = shown
-            self._tell(self._sink.set_view, number, family, shown.steps, shown.same_source)
+    def _take_rules(self, tables: Tables, listed: RuleTable) -> None:
+        """What was compiled stays as long as rules, and which interfaces they name, stay the same."""
+        now = {family: found for family in FAMILIES if (found := listed.get(family)) is not None}
+        mentioned = frozenset(rule.iif for found in now.values() for rule in found if rule.iif)
+        names = frozenset(name for name in mentioned if tables.links.by_name(name) is not None)
+        if (now, names) != (self._rules, self._names):
+            self._rules, self._mentioned, self._names, self._compiled = now, mentioned, names, {}
 
-    def steps(self, program: Program) -> tuple[Step, ...]:
-        """With FIBs, which are made, and whole, if need be."""
-        return tuple(self._step(step) for step in program)
+    def _as_rules_see(self, link: Link, tables: Tables) -> Interface:
+        """A VRF whose table is not known yet counts as none: its members' packets go to the kernel."""
+        name = link.name if link.name in self._mentioned else _UNNAMED
+        vrf = tables.links.vrf_of(link)
+        if vrf is None or not vrf.vrf_table:
+            return Interface(name)
+        return Interface(name, vrf.name if vrf.name in self._mentioned else _UNNAMED, vrf.vrf_table)
+
+    def _show(self, number: int, family: int, compiled: Compiled) -> None:
+        shown = self._shown.get((number, family))
+        if shown is compiled or (
+            shown and (shown.steps, shown.same_source) == (compiled.steps, compiled.same_source)
+        ):
+            return
+        if self._tell(self._sink.set_view, number, family, compiled.steps, compiled.same_source):
+            self._shown[number, family] = compiled
+        else:
+            self.retry = True
+
+    def _compile(self, family: int, interface: Interface) -> Compiled:
+        known = self._compiled.get((family, interface))
+        if known is None:
+            listed = self._rules.get(family, ())
+            program = views.compile_rules(listed, interface, self._names)
+            same = views.same_source(listed, interface, self._names)
+            steps = tuple(self._step(step) for step in program)
+            known = Compiled(program, steps, same and all(step.fib is not None for step in steps))
+            self._compiled[family, interface] = known
+        return known
 
     def _step(self, step: views.Instruction) -> Step:
+        """The FIB is made if need be."""
         if isinstance(step, views.Goto):
             return Step(step.match, goto=step.step)
         if isinstance(step, views.Verdict):
@@ -94,165 +133,63 @@ class Programs:
             return Step(step.match, fib=self._rib.main)
         try:
             return Step(step.match, fib=self._rib.fib(step.table, step.shortest))
-        except (OSError, LookupError, MemoryError) as error:
+        except (OSError, MemoryError) as error:
             if step.table not in self._refused:
-                log.warning(
-                    "table %d: %s; packets whose rules lead there go to the kernel", step.table, error
-                )
+                log.warning("table %d: %s: packets that look it up go to the kernel", step.table, error)
             self._refused.add(step.table)
             return Step(step.match, verdict=self._verdicts[Reason.POLICY])
 
-    def program(
-        self, family: int, interface: Interface, tables: Tables, listed: RuleTable
-    ) -> tuple[Program, bool]:
-        """The program, and whether sources are looked up by it too."""
-        now = listed.get(family) or ()
-        mentioned = {rule.iif for family in FAMILIES for rule in listed.get(family) or ()}
-        names = frozenset(name for name in mentioned if tables.links.by_name(name) is not None)
-        generation = (listed.get(FAMILY_IP4), listed.get(FAMILY_IP6), names)
-        if self._compiled_for != generation:
-            self._compiled, self._compiled_for = {}, generation
-        known = Interface(
-            name=interface.name if interface.name in mentioned else _UNNAMED,
-            vrf=interface.vrf if not interface.vrf or interface.vrf in mentioned else _UNNAMED,
-            vrf_table=interface.vrf_table,
-        )
-        found = self._compiled.get((family, known))
-        if found is None:
-            found = (views.compile_rules(now, known, names), views.same_source(now, known, names))
-            self._compiled[family, known] = found
-        return found
-
-    # ---- for people
-
-    def of(
-        self, name: str, family: int, tables: Tables, listed: RuleTable
-    ) -> tuple[Program, tuple[Step, ...]]:
-        """Of packets that come in by the interface `name`; "": by one that no rule names. KeyError: the router has
-        no such interface."""
-        interface = Interface(_UNNAMED)
-        if name:
-            link = next(link for link in (*_links(tables), None) if link is None or link.name == name)
-            if link is None:
-                raise KeyError(name)
-            interface = interface_of(link, tables)
-        program, _ = self.program(family, interface, tables, listed)
-        return program, self.steps(program)
-
-    def table(self, number: int) -> tuple[Program, tuple[Step, ...]]:
-        """Of a lookup in one table."""
-        program = (views.Lookup(number),)
-        return program, self.steps(program)
-
-    def rule_views(self, tables: Tables, listed: RuleTable) -> list[RuleView]:
-        """In the kernel's order."""
-        return [_rule_view(rule, tables) for family in FAMILIES for rule in listed.get(family) or ()]
-
-    def program_views(self, tables: Tables, listed: RuleTable) -> list[ProgramView]:
-        found = []
-        for link in _links(tables):
-            for family in FAMILIES:
-                program, same = self.program(family, interface_of(link, tables), tables, listed)
-                found.append(ProgramView(link.name, family, tuple(map(step_text, program)), same))
-        return sorted(found, key=lambda view: (view.interface, view.family))
-
-    def punting(self, tables: Tables, listed: RuleTable) -> list[str]:
-        """Rules that only the kernel can follow, and why, a line each."""
-        return [
-            f"IPv{view.family} rule {view.priority}: {view.text} ({view.why})"
-            for view in self.rule_views(tables, listed)
-            if view.state == How.PUNTS.value
-        ]
-
-    def _warn(self, tables: Tables, listed: RuleTable) -> None:
+    def _warn(self) -> None:
         """Once for each rule that comes to punt."""
-        now = self.punting(tables, listed)
+        now = tuple(
+            f"IPv{view.family} rule {view.priority}: {view.text} ({view.why})"
+            for view in self.rule_views()
+            if view.state == How.PUNTS.value
+        )
         for line in now:
-            if line not in self._warned:
+            if line not in self._punting:
                 log.warning(
                     "%s: only the kernel can follow it, so it gets the packets that it may match", line
                 )
-        self._warned = frozenset(now)
+        self._punting = now
 
+    # ---- for people
 
-def interfaces(tables: Tables) -> dict[int, int]:
-    """The router's: ifindex -> number in the dataplane."""
-    return tables.ports
+    def of(self, name: str, family: int) -> Compiled:
+        """Of packets that come in by the interface `name`; "": by one that no rule names. KeyError: the router has
+        no such interface."""
+        return self._compile(family, self._interfaces[name] if name else Interface(_UNNAMED))
 
+    def table(self, number: int) -> Compiled:
+        """Of a lookup in one table."""
+        lookup = views.Lookup(number)
+        return Compiled((lookup,), (self._step(lookup),), False)
 
-def _links(tables: Tables) -> list[Link]:
-    return [link for index in interfaces(tables) if (link := tables.links.get(index)) is not None]
+    def rule_views(self) -> list[RuleView]:
+        """In the kernel's order."""
+        return [self._rule_view(rule) for family in FAMILIES for rule in self._rules.get(family, ())]
 
-
-def interface_of(link: Link, tables: Tables) -> Interface:
-    """As rules see it. A VRF whose table is not known yet counts as none: its members' packets go to the kernel."""
-    vrf = tables.links.vrf_of(link)
-    if vrf is None or not vrf.vrf_table:
-        return Interface(link.name)
-    return Interface(link.name, vrf.name, vrf.vrf_table)
-
-
-def _rule_view(rule: Rule, tables: Tables) -> RuleView:
-    judged: dict[How, list[str]] = {}
-    why = ""
-    names = tables.links.names()
-    links = _links(tables)
-    for link in links:
-        found = views.judge(rule, interface_of(link, tables), names)
-        judged.setdefault(found.how, []).append(link.name)
-        why = why or (found.why if found.how is How.PUNTS else "")
-    how = next((how for how in (How.PUNTS, How.HONOURED) if how in judged), How.NEVER)
-    where = judged.get(how, [])
-    everywhere = len(where) == len(links)
-    return RuleView(
-        rule.family,
-        rule.priority,
-        rules.text(rule),
-        how.value,
-        why,
-        () if everywhere else tuple(sorted(where)),
-    )
-
-
-def table_words(table: int) -> str:
-    """A Lookup's table."""
-    return "local, main" if table == views.MERGED else rules.table_text(table)
-
-
-def step_text(step: views.Instruction) -> str:
-    """A step in words: "from 10.0.0.0/8: lookup 100"."""
-    if isinstance(step, views.Goto):
-        does = f"goto step {step.step}"
-    elif isinstance(step, views.Verdict):
-        does = {
-            Reason.BLACKHOLE: "drop (blackhole)",
-            Reason.REJECT: "kernel (unreachable, prohibit)",
-            Reason.POLICY: "kernel (policy rule)",
-        }[step.reason]
-    else:
-        does = f"lookup {table_words(step.table)}" + (
-            f", prefixes from /{step.shortest}" if step.shortest else ""
+    def _rule_view(self, rule: Rule) -> RuleView:
+        judged = {
+            interface: views.judge(rule, interface, self._names)
+            for interface in set(self._interfaces.values())
+        }
+        hows = {found.how for found in judged.values()}
+        how = next((how for how in (How.PUNTS, How.HONOURED) if how in hows), How.NEVER)
+        why = min((found.why for found in judged.values() if found.how is How.PUNTS), default="")
+        where = sorted(name for name, interface in self._interfaces.items() if judged[interface].how is how)
+        return RuleView(
+            rule.family,
+            rule.priority,
+            rules.text(rule),
+            how.value,
+            why,
+            tuple(where) if len(hows) > 1 else (),
         )
-    condition = " ".join(_conditions(step.match))
-    return f"{condition}: {does}" if condition else does
 
-
-def _conditions(match: Match) -> Iterator[str]:
-    if match == ANY:
-        return
-    if match.inverted:
-        yield "not"
-    for word, prefix in (("from", match.source), ("to", match.destination)):
-        if prefix is not None:
-            yield f"{word} {ipaddress.ip_address(prefix[0])}/{prefix[1]}"
-    if match.tos_mask:
-        yield f"tos {match.tos:#x}/{match.tos_mask:#x}"
-    if match.protocol:
-        yield f"ipproto {match.protocol}"
-    yield from _port_conditions((("sport", match.source_ports), ("dport", match.destination_ports)))
-
-
-def _port_conditions(ports: Iterable[tuple[str, Ports | None]]) -> Iterator[str]:
-    for word, found in ports:
-        if found:
-            yield f"{word} {found[0]}" + (f"-{found[1]}" if found[1] != found[0] else "")
+    def program_views(self) -> Iterator[ProgramView]:
+        """By interface and family."""
+        for name, interface in sorted(self._interfaces.items()):
+            for family in self._rules:
+                found = self._compile(family, interface)
+                yield ProgramView(name, family, tuple(map(step_text, found.program)), found.same_source)
