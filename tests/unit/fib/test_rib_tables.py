@@ -15,7 +15,18 @@ from rib_bench import rib_bench, shown
 
 from ixroute._dataplane import ffi, lib
 from ixroute.fib.fib import Fib
-from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, MAX_FIBS, How, NextHop, Path, Prefix, Rib, Route, RouteType
+from ixroute.fib.rib import (
+    FAMILY_IP4,
+    FAMILY_IP6,
+    MAX_FIBS,
+    How,
+    NextHop,
+    Path,
+    Prefix,
+    Rib,
+    Route,
+    RouteType,
+)
 
 NO_ROUTE, LOCAL, BROADCAST, MULTICAST, BLACKHOLE, REJECT, KERNEL = range(7)
 VRF = 100
