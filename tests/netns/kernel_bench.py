@@ -18,7 +18,7 @@ from typing import Any
 from ixroute.fib.adjacency import ADJ_ACTION_GROUP, AdjacencyTable
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Rib
-from ixroute.netlink.contract import Actions, LinkState, Port, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, Port, PortState, Step, TapState
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
 
@@ -32,6 +32,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 PATIENCE_S = 15.0
 CLONE_NEWNET = 0x40000000
@@ -97,6 +98,7 @@ class Sink:
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
     multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[Sequence[Step], bool]] = field(default_factory=dict)
     used: bytes = b""
 
     def set_port(self, port: int, state: PortState) -> None:
@@ -110,6 +112,16 @@ class Sink:
 
     def set_multipath(self, family: int, policy: int, fields: int) -> None:
         self.multipath[family] = (policy, fields)
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self.views[interface, family] = (steps, same_source)
+        return True
+
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        return False  # the kernel here has no VLANs
+
+    def drop_interface(self, number: int) -> None:
+        raise AssertionError(f"interface {number} was never taken")
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.taps[port] = tap
