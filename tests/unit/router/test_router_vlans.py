@@ -1,4 +1,4 @@
-"""VLAN sub-interfaces between the mirror and the dataplane: trusted late, counted from their coming, refused politely."""
+"""VLAN sub-interfaces between mirror and dataplane: trusted late, counted from their coming, refused politely."""
 
 from __future__ import annotations
 
