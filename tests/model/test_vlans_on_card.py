@@ -21,7 +21,13 @@ OWN = bytes.fromhex("0259900000f7")
 Q, AD = 0x8100, 0x88A8
 FLAGS = PORT_UP | PORT_IP4_FORWARD
 PORT, SEVEN, EIGHT, OUTER, INNER = 0, 64, 65, 66, 67
-TAGS = {PORT: b"", SEVEN: b"\x81\0\0\7", EIGHT: b"\x81\0\0\x08", OUTER: b"\x88\xa8\0\x64", INNER: b"\x88\xa8\0\x64\x81\0\0\7"}  # fmt: skip
+TAGS = {
+    PORT: b"",
+    SEVEN: b"\x81\0\0\7",
+    EIGHT: b"\x81\0\0\x08",
+    OUTER: b"\x88\xa8\0\x64",
+    INNER: b"\x88\xa8\0\x64\x81\0\0\7",
+}
 
 
 def whole(tags: bytes, to: str, length: int, ttl: int = 64, mac: bytes = MAC, src: bytes = PEER) -> bytes:
