@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ixroute
@@ -14,7 +14,7 @@ from ixroute.control import CommandError, Handler, Params
 from ixroute.counters import totals, with_zeros
 from ixroute.driver.port import Port
 from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
-from ixroute.fib.rib import Entry, Path, Prefix
+from ixroute.fib.rib import Entry, NextHop, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
 from ixroute.netlink.resolve import Leg as Hop
@@ -167,20 +167,25 @@ class Answers:
             tos=route.tos,
             protocol=route.protocol,
             nhid=path.nhid if path else 0,
-            legs=self._legs(path),
+            legs=self._legs(entry.path_id, path),
             adjacency=entry.path_id,
             best=entry.best,
         )
 
-    def _legs(self, path: Path | None) -> list[schema.Leg]:
-        name = self._parts.mirror.interface_name
+    def _legs(self, index: int, path: Path | None) -> list[schema.Leg]:
+        """As the kernel told them. A nexthop object's own, as it is now: routes need not be told anew when it is
+        replaced."""
+        mirror = self._parts.mirror
+        legs: Sequence[NextHop | Hop] = path.legs if path else ()
+        if path is not None and path.nhid:
+            legs = mirror.hops(index) or legs
         return [
             schema.Leg(
-                dev=name(leg.ifindex),
+                dev=mirror.interface_name(leg.ifindex),
                 gateway=str(ipaddress.ip_address(leg.gateway)) if leg.gateway else "",
                 weight=leg.weight,
             )
-            for leg in (path.legs if path else ())
+            for leg in legs
         ]
 
     def _neighbors(self) -> list[schema.Neighbor]:
@@ -206,7 +211,7 @@ class Answers:
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
-            legs=self._legs(self._parts.rib.path(index)),
+            legs=self._legs(index, self._parts.rib.path(index)),
             group=group,
             buckets=buckets,
         )
@@ -215,7 +220,7 @@ class Answers:
         return self._parts.ports[interface].name if interface < len(self._parts.ports) else ""
 
     def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
-        """Buckets, and next hops as they are in the table that packets read, each once; their names are the mirror's."""
+        """Buckets, and next hops as the table that packets read has them, each once; their names are the mirror's."""
         written, read = self._parts.mirror.group(index), self._parts.adjacencies.get_group(index)
         if written is None or read is None:
             return 0, []

@@ -194,7 +194,9 @@ def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Action
     return _group(path, parts, tables, actions)
 
 
-def _group(path: PathLike, parts: list[tuple[Leg, int]], tables: Tables, actions: Actions) -> Adjacency | Group:
+def _group(
+    path: PathLike, parts: list[tuple[Leg, int]], tables: Tables, actions: Actions
+) -> Adjacency | Group:
     if len(parts) > MAX_LEGS:
         return Adjacency(actions.multipath_route)
     legs = tuple(_group_leg(_resolve_leg(path, leg, tables, actions), weight) for leg, weight in parts)

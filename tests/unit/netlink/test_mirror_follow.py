@@ -357,7 +357,10 @@ def test_how_next_hops_are_chosen_is_told_and_followed(world: World) -> None:
     ("files", "expected"),
     [
         ({}, MultipathSysctls()),
-        ({"ipv4/fib_multipath_hash_policy": "2", "ipv6/fib_multipath_hash_policy": "1"}, MultipathSysctls(2, 7, 1, 7)),
+        (
+            {"ipv4/fib_multipath_hash_policy": "2", "ipv6/fib_multipath_hash_policy": "1"},
+            MultipathSysctls(2, 7, 1, 7),
+        ),
         (
             {"ipv4/fib_multipath_hash_policy": "3", "ipv4/fib_multipath_hash_fields": "55"},
             MultipathSysctls(policy4=3, fields4=55),

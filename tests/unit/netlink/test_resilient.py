@@ -14,7 +14,9 @@ from ixroute.netlink.nexthops import Member, NextHopObject, NextHopTable
 from ixroute.netlink.resilient import BucketTable, BucketTables, shares
 
 
-def group(weights: dict[int, int], buckets: int = 16, idle: float = 10, unbalanced: float = 0) -> NextHopObject:
+def group(
+    weights: dict[int, int], buckets: int = 16, idle: float = 10, unbalanced: float = 0
+) -> NextHopObject:
     members = tuple(Member(identity, weight) for identity, weight in weights.items())
     return NextHopObject(
         20, is_group=True, members=members, buckets=buckets, idle_s=idle, unbalanced_s=unbalanced
@@ -193,7 +195,9 @@ class Twin:
         self.move(now, self.underweight())
 
 
-weights = st.dictionaries(st.integers(1, 6), st.integers(1, 9) | st.integers(1, 65535), min_size=1, max_size=6)
+weights = st.dictionaries(
+    st.integers(1, 6), st.integers(1, 9) | st.integers(1, 65535), min_size=1, max_size=6
+)
 steps = st.lists(
     st.tuples(st.just("replace"), weights, st.integers(0, 12), st.integers(0, 20))
     | st.tuples(st.just("use"), st.sets(st.integers(0, 40)))

@@ -222,7 +222,9 @@ CASES: list[tuple[str, FakePath, Change, Answer]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "change", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("path", "change", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
 def test_a_path_of_several_legs_resolves_to(path: FakePath, change: Change, expected: Answer) -> None:
     tables = ordinary()
     change(tables)
@@ -231,7 +233,9 @@ def test_a_path_of_several_legs_resolves_to(path: FakePath, change: Change, expe
         assert answer == expected
         return
     assert isinstance(answer, Group)
-    assert [(leg.interface, leg.weight) for leg in answer.legs] == [(PORT_OF[i], weight) for i, weight in expected]
+    assert [(leg.interface, leg.weight) for leg in answer.legs] == [
+        (PORT_OF[i], weight) for i, weight in expected
+    ]
     assert [hop.ifindex for hop in answer.hops] == [i for i, _ in expected]
 
 
