@@ -114,8 +114,7 @@ int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *
 	group = group_at(table, index);
 	if (group == NULL)
 		return 0;
-	/* After the word. A reader between the two still finds a group; one that has read the old word and comes late
-	 * finds none and leaves the packet to the kernel. */
+	/* After the word: who has loaded the old one and finds no group any more finds the new one (multipath.c). */
 	atomic_store_explicit(&table->group[index], NULL, memory_order_release);
 	group_retire(table, group);
 	adjacency_collect(table);

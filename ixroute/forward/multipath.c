@@ -141,23 +141,36 @@ static uint64_t fold(uint64_t a, uint64_t b)
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* In both of these any order will do, as long as it is the same for both directions. Addresses are loaded as they were
+ * stored: a load of more than one store wrote would have to wait for both. */
+static uint64_t addresses_hash4(const uint64_t seed[4], const struct multipath_key *key)
+{
+	uint64_t from = load32(key->source), to = load32(key->destination);
+
+	return from < to ? fold(from ^ seed[0], to ^ seed[1]) : fold(to ^ seed[0], from ^ seed[1]);
+}
+
+static uint64_t addresses_hash6(const uint64_t seed[4], const struct multipath_key *key)
+{
+	const uint8_t *from = key->source, *to = key->destination;
+	uint64_t high = load64(from), other = load64(to);
+
+	if (high > other || (high == other && load64(from + 8) > load64(to + 8))) {
+		from = key->destination;
+		to = key->source;
+	}
+	return fold(load64(from) ^ seed[0], load64(to) ^ seed[1]) +
+	       fold(load64(from + 8) ^ seed[2], load64(to + 8) ^ seed[3]);
+}
+
 static uint64_t key_hash(const struct multipath *multipath, const struct multipath_key *key)
 {
 	const uint64_t *seed = multipath->seed;
-	uint64_t from[2], to[2], port = load16(key->ports), other = load16(key->ports + 2), rest, hash;
+	uint64_t port = load16(key->ports), other = load16(key->ports + 2), rest, hash;
 
-	/* Any order will do, as long as it is the same for both directions. */
 	rest = (port < other ? port << 16 | other : other << 16 | port) << 32;
 	rest |= (uint64_t)key->label << 12 ^ (uint64_t)key->protocol << 2 ^ key->version;
-	memcpy(from, key->source, sizeof(from));
-	memcpy(to, key->destination, sizeof(to));
-	if (from[0] > to[0] || (from[0] == to[0] && from[1] > to[1])) {
-		memcpy(from, key->destination, sizeof(from));
-		memcpy(to, key->source, sizeof(to));
-	}
-	hash = fold(from[0] ^ seed[0], to[0] ^ seed[1]);
-	if (key->version == VERSION_6)
-		hash += fold(from[1] ^ seed[2], to[1] ^ seed[3]);
+	hash = key->version == VERSION_6 ? addresses_hash6(seed, key) : addresses_hash4(seed, key);
 	return fold(hash ^ seed[2], rest ^ seed[3]);
 }
 
@@ -210,17 +223,32 @@ static void mark(_Atomic uint8_t *used)
 		atomic_store_explicit(used, 1, memory_order_relaxed);
 }
 
+/* The group that *word announced. NULL: it went away between two loads, and *word is what is in its place, which was
+ * stored before it went (adjacency_set); or nothing is, and *word leaves the packet to the kernel. */
+static struct adjacency_group *group_find(const struct adjacency_table *table, uint32_t index, uint64_t *word)
+{
+	for (unsigned tries = 0; tries < 2; tries++) {
+		struct adjacency_group *group = adjacency_group(table, index);
+
+		if (group != NULL)
+			return group;
+		*word = atomic_load_explicit(&table->entry[index].word, memory_order_acquire);
+		if (adjacency_action(*word) != ADJ_ACTION_GROUP)
+			return NULL;
+	}
+	*word = adjacency_word((const uint8_t[6]){ 0 }, 0, REASON_multipath_route);
+	return NULL;
+}
+
 uint32_t multipath_choose(const struct multipath *multipath, struct adjacency_table *table, const struct packet *packet,
 			  uint64_t *word)
 {
-	struct adjacency_group *group = adjacency_group(table, packet->index);
+	struct adjacency_group *group = group_find(table, packet->index, word);
 	unsigned leg, bucket;
 	uint32_t hash;
 
-	if (group == NULL) {
-		*word = adjacency_word((const uint8_t[6]){ 0 }, 0, REASON_multipath_route);
-		return 0;
-	}
+	if (group == NULL)
+		return atomic_load_explicit(&table->entry[packet->index].mtu, memory_order_relaxed);
 	hash = multipath_hash(multipath, packet->ip, packet->length, packet->version);
 	if (group->n_buckets != 0) {
 		bucket = hash % group->n_buckets;
@@ -236,9 +264,12 @@ uint32_t multipath_choose(const struct multipath *multipath, struct adjacency_ta
 
 uint64_t multipath_source(const struct adjacency_table *table, uint32_t index, uint32_t interface)
 {
-	const struct adjacency_group *group = adjacency_group(table, index);
+	uint64_t word;
+	const struct adjacency_group *group = group_find(table, index, &word);
 
-	for (unsigned i = 0; group != NULL && i < group->n_legs; i++)
+	if (group == NULL)
+		return word;
+	for (unsigned i = 0; i < group->n_legs; i++)
 		if (adjacency_interface(group->leg[i].word) == interface)
 			return group->leg[i].word;
 	return adjacency_word((const uint8_t[6]){ 0 }, 0, REASON_multipath_route);

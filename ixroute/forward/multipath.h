@@ -60,12 +60,12 @@ void multipath_seed(struct multipath *multipath, uint64_t seed);
 
 struct adjacency_table;
 
-/* For a packet whose adjacency is a group: *word becomes its leg's; returns the leg's mtu. When there is no group (any
- * more) the word says multipath_route. */
+/* For a packet whose adjacency is a group: *word becomes its leg's; returns the leg's mtu. When the group has gone since
+ * the word was loaded: what is in its place; never a word that says group. */
 uint32_t multipath_choose(const struct multipath *multipath, struct adjacency_table *table, const struct packet *packet,
 			  uint64_t *word);
 /* For source validation of a packet that came in by `interface`: the word of a leg there, or, when there is none, one
- * that says multipath_route. (linux: fib_info_nh_uses_dev) */
+ * that says multipath_route; when the group has gone, what is in its place. (linux: fib_info_nh_uses_dev) */
 uint64_t multipath_source(const struct adjacency_table *table, uint32_t index, uint32_t interface);
 
 #endif

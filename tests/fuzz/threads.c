@@ -69,6 +69,25 @@ static struct prefix prefix4(uint8_t b, uint8_t c, uint8_t len)
 	return (struct prefix){.family = FAMILY_IP4, .len = len, .addr = {10, b, c}};
 }
 
+/* One leg, or several; hash-threshold or resilient. All lead to port 1. */
+static void adjacency_change(unsigned i, const uint8_t peers[2][6])
+{
+	const uint16_t buckets[4] = {0, 1, 1, 0};
+	struct group_leg legs[2] = {{.interface = 1, .mtu = 1500, .weight = 1}, {.interface = 1, .mtu = 1500, .weight = 2}};
+	uint8_t used[4];
+
+	for (unsigned leg = 0; leg < 2; leg++)
+		memcpy(legs[leg].mac, peers[leg], 6);
+	if (i / 4 % 3 == 0)
+		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+	else
+		MUST(adjacency_set_group(adjacencies, VIA_1 + i % 2, legs, 1 + i / 2 % 2, buckets,
+					 i / 4 % 3 == 1 && i / 2 % 2 ? 4 : 0) == 0);
+	adjacency_take_buckets_used(adjacencies, VIA_1 + i % 2, used);
+	adjacency_take_legs_used(adjacencies, VIA_1 + i % 2, used);
+	MUST(dataplane_set_multipath(dataplane, 4, i / 16 % 4, 0xfff) == 0);
+}
+
 /* Whatever it does, 10.0.0.0/8 leads to port 1 and 192.0.2.1 to the router. */
 static void *run_writer(void *unused)
 {
@@ -86,7 +105,7 @@ static void *run_writer(void *unused)
 		MUST(fib_insert(fib, &longer, VIA_1 + i % 2) == 0);
 		if (i % 3)
 			MUST(fib_remove(fib, &longer) == 0);
-		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+		adjacency_change(i, peers);
 		MUST(dataplane_set_port(dataplane, 0, mac[0], 1500, PORT_UP | PORT_IP4_FORWARD | (i % 2 ? PORT_SEND_REDIRECTS : 0)) == 0);
 		MUST(dataplane_set_vlans(dataplane, 0, &vid, 1) == 0);
 		MUST(dataplane_set_local4(dataplane, &own, i % 2) == 0);

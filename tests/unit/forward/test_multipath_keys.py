@@ -170,7 +170,10 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
             id="the next header is the first, whatever it is",
         ),
         pytest.param(
-            1, ip4(A4, B4, tcp(80), proto=6), OUTER._replace(ports=PORTS, protocol=6), id="policy 1: five-tuple"
+            1,
+            ip4(A4, B4, tcp(80), proto=6),
+            OUTER._replace(ports=PORTS, protocol=6),
+            id="policy 1: five-tuple",
         ),
         pytest.param(
             1,
@@ -191,7 +194,10 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
             1, ip4(A4, B4, b"SPI!....", proto=50), OUTER._replace(ports=b"SPI!", protocol=50), id="ESP's SPI"
         ),
         pytest.param(
-            1, ip4(A4, B4, ah(6, tcp(80)), proto=51), OUTER._replace(ports=b"SPI!", protocol=51), id="AH's SPI"
+            1,
+            ip4(A4, B4, ah(6, tcp(80)), proto=51),
+            OUTER._replace(ports=b"SPI!", protocol=51),
+            id="AH's SPI",
         ),
         pytest.param(
             1, ip4(A4, B4, INNER4, proto=4), OUTER._replace(protocol=4), id="policy 1 stops at a tunnel"
@@ -223,6 +229,12 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
         pytest.param(
             2, ip4(A4, B4, gre(0x6558, bridged(0x0800, INNER4)), proto=47), INNER, id="policy 2: bridged GRE"
         ),
+        pytest.param(
+            2,
+            ip6(A6, B6, ip6(C6, D6, udp(80)), nxt=41, flow=3),
+            IN_6._replace(label=3),
+            id="the innermost label that there is",
+        ),
         pytest.param(2, ip4(A4, B4, udp(80)), OUTER, id="policy 2: nothing inside"),
         pytest.param(2, ip4(A4, B4, icmp(3, INNER4), proto=1), OUTER, id="policy 2: an ICMP error"),
         pytest.param(2, ip4(A4, B4, gre(0x0800, INNER4, 0x4000), proto=47), OUTER, id="routed GRE"),
@@ -249,6 +261,16 @@ def test_custom_fields_choose_of_the_outer_and_of_the_inner_packet() -> None:
         assert keys_in_c(3, 1 << bit + 6, packet) == [Key(), none4._replace(**inner)]
         assert keys_in_c(3, 0x41 << bit, packet) == [none6._replace(**outer), none4._replace(**inner)]
     assert keys_in_c(3, 0xFC1, ip4(A4, B4, udp(80))) == [OUTER._replace(destination=bytes(4)), Key()]
+
+
+@pytest.mark.parametrize(
+    "header", [gre(0x0800, b"", 0x2000)[:7], gre(0x6558, bytes(13)), gre(0x0800, b"")[:3]]
+)
+def test_a_tunnel_whose_own_header_is_cut_carries_nothing(header: bytes) -> None:
+    assert keys_in_c(3, 0x41, ip4(A4, B4, header, proto=47)) == [OUTER._replace(destination=bytes(4)), Key()]
+    assert keys_in_c(3, 0x40, ip4(A4, B4, header, proto=47)) == [Key(), Key()]
+    whole = gre(0x0800, b"", 0x2000)
+    assert keys_in_c(3, 0x40, ip4(A4, B4, whole, proto=47)) == [Key(), OUTER._replace(destination=bytes(4))]
 
 
 def test_a_packet_of_nothing_but_headers_is_looked_at_a_bounded_number_of_times() -> None:
