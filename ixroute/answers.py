@@ -17,10 +17,12 @@ from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
 from ixroute.fib.rib import Entry, NextHop, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
+from ixroute.netlink.contract import InterfaceState
 from ixroute.netlink.resolve import Leg as Hop
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
+PROTOCOLS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
 
 
 class Answers:
@@ -57,6 +59,7 @@ class Answers:
             uptime_s=round(time.monotonic() - parts.started, 3),
             time_ns=time.monotonic_ns(),
             ports=ports,
+            sub_interfaces=[self._sub(*sub) for sub in parts.pairs.subs()],
             workers=self._workers(),
             fib=cast(schema.FibStats, parts.fib.stats()._asdict()),
             mirror=self._mirror(),
@@ -82,6 +85,21 @@ class Answers:
             "driver": port.stats(),
         }
         return cast(schema.PortStats, cells)
+
+    def _sub(self, sub: InterfaceState, counted: dict[str, int]) -> schema.SubInterfaceStats:
+        return cast(
+            schema.SubInterfaceStats,
+            {
+                "name": sub.name,
+                "ifindex": sub.ifindex,
+                "port": self._parts.ports[sub.port].name,
+                "tags": [schema.Tag(protocol=PROTOCOLS[kind], id=vid) for kind, vid in sub.tags],
+                "up": sub.state.up,
+                "mtu": sub.state.mtu,
+                "mac": sub.state.mac.hex(":"),
+                **counted,
+            },
+        )
 
     def _workers(self) -> list[schema.WorkerStats]:
         hz = self._rate.hz()
@@ -203,11 +221,13 @@ class Answers:
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
         forwards = found.action == ADJ_ACTION_FORWARD
+        port, interface = self._way_out(found.interface) if forwards else ("", "")
         buckets, group = self._group(index) if found.action == ADJ_ACTION_GROUP else (0, [])
         return schema.Adjacency(
             index=index,
             action=_action(found.action),
-            port=self._port_name(found.interface) if forwards else "",
+            port=port,
+            interface=interface,
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
@@ -216,8 +236,9 @@ class Answers:
             buckets=buckets,
         )
 
-    def _port_name(self, interface: int) -> str:
-        return self._parts.ports[interface].name if interface < len(self._parts.ports) else ""
+    def _way_out(self, number: int) -> tuple[str, str]:
+        """Names of the port and of the interface that has a number in the dataplane; empty when none has."""
+        return self._parts.pairs.interface(number) or ("", "")
 
     def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
         """Buckets, and next hops as the table that packets read has them, each once; their names are the mirror's."""
@@ -233,12 +254,14 @@ class Answers:
         group = []
         for hop, leg in legs.items():
             forwards = leg.action == ADJ_ACTION_FORWARD
+            port, interface = self._way_out(leg.interface) if forwards else ("", "")
             group.append(
                 schema.GroupLeg(
                     dev=self._parts.mirror.interface_name(hop.ifindex),
                     gateway=str(ipaddress.ip_address(hop.gateway)),
                     action=_action(leg.action),
-                    port=self._port_name(leg.interface) if forwards else "",
+                    port=port,
+                    interface=interface,
                     mac=leg.mac.hex(":") if forwards else "",
                     mtu=leg.mtu,
                     weight=weights[hop],

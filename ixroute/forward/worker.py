@@ -289,4 +289,3 @@ def _check(result: int, what: str) -> None:
         raise ValueError(f"{what}: out of range")
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
-
