@@ -221,7 +221,8 @@ class GroupLeg(TypedDict):
     dev: str
     gateway: str
     action: str  # "forward", or the reason why its packets go to the kernel
-    port: str
+    port: str  # "" when it does not forward
+    interface: str  # the port's or the VLAN sub-interface's
     mac: str  # "" when it does not forward
     mtu: int
     weight: int  # with those of next hops whose flows it has because their neighbours do not answer

@@ -130,7 +130,7 @@ def _adjacency_lines(adjacencies: Iterable[Adjacency], style: Style) -> list[str
 
 
 def group_title(adjacency: Adjacency) -> str:
-    """"3 next hops", and their buckets."""
+    """How many next hops, and their buckets: 3 next hops, 64 buckets."""
     buckets = f", {adjacency['buckets']} buckets" if adjacency["buckets"] else ""
     return f"{len(adjacency['group'])} next hops{buckets}"
 

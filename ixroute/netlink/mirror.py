@@ -43,7 +43,7 @@ from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
 from ixroute.netlink.programs import Programs
-from ixroute.netlink.resolve import Adjacency, Group, flatten, resolve
+from ixroute.netlink.resolve import Adjacency, Group, Leg, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
 
@@ -216,6 +216,12 @@ class Mirror:
         """The legs of an adjacency that is several next hops, as they were written last. Under locked()."""
         known = self.paths.get(index)
         return known.adjacency if known is not None and isinstance(known.adjacency, Group) else None
+
+    def hops(self, index: int) -> tuple[Leg, ...]:
+        """The next hops of an adjacency: of a nexthop object those that it has now, whatever its routes said once.
+        Empty when there are none, or they are not known. Under locked()."""
+        known = self.paths.get(index)
+        return known.route.legs if known is not None else ()
 
     def interface_name(self, ifindex: int) -> str:
         """An interface's name, or its number in text when it has none (any more). Under locked()."""

@@ -107,9 +107,8 @@ class BucketTable:
                 continue
             if bucket.member != NOBODY:
                 self._has[bucket.member] -= 1
-            bucket.member = waiting[
-                -1
-            ]  # the kernel puts each on the head of its list: the last member comes first
+            # the kernel puts each on the head of its list, so that the last member comes first
+            bucket.member = waiting[-1]
             bucket.used = bucket.migrated = now
             self._has[bucket.member] += 1
             moved = True

@@ -125,12 +125,6 @@ class Sink:
         self.views[interface, family] = (steps, same_source)
         return True
 
-    def set_interface(self, number: int, state: InterfaceState) -> bool:
-        return False  # the kernel here has no VLANs
-
-    def drop_interface(self, number: int) -> None:
-        raise AssertionError(f"interface {number} was never taken")
-
     def on_tap(self, port: int, tap: TapState) -> None:
         self.taps[port] = tap
 

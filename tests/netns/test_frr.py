@@ -311,7 +311,9 @@ def test_several_next_hops_are_chosen_from_in_the_fast_path(converged: Network) 
     lookup = router.ixroute.lookup(an_address(SHARED))
     assert lookup["verdict"] == "forward", lookup
     assert lookup["route"]["nhid"] != 0, lookup
-    assert {leg["port"]: leg["share"] for leg in lookup["adjacency"]["group"]} == {"wan": 0.5, "dmz": 0.5}, lookup
+    assert {leg["port"]: leg["share"] for leg in lookup["adjacency"]["group"]} == {"wan": 0.5, "dmz": 0.5}, (
+        lookup
+    )
     before = router.ixroute.stats()
     assert ping(router.lab.client, an_address(SHARED), 10).all_back
     assert verdicts(before, router.ixroute.stats())["punted multipath_route"] == 0

@@ -204,6 +204,7 @@ def group(buckets: int = 0) -> Any:
             "gateway": f"198.51.100.{number}",
             "action": "forward" if number == 1 else "unresolved_neigh",
             "port": "wan0" if number == 1 else "",
+            "interface": "wan0" if number == 1 else "",
             "mac": "02:00:00:00:00:09" if number == 1 else "",
             "mtu": 1500,
             "weight": weight,
@@ -215,6 +216,7 @@ def group(buckets: int = 0) -> Any:
     return single | {
         "action": "group",
         "port": "",
+        "interface": "",
         "mac": "",
         "mtu": 0,
         "group": [leg(1, 3), leg(2, 1)],

@@ -147,11 +147,8 @@ def nexthop_message(
     body = struct.pack("=BBBBI", AF_OF.get(len(packed), 0), 0, 0, 0, 0) + attribute(1, u32(identity))
     body += attribute(5, u32(oif)) if oif else b""
     body += attribute(6, packed) if packed else b""
-    body += (
-        attribute(2, b"".join(_member(*((m, 1) if isinstance(m, int) else m)) for m in group))
-        if group
-        else b""
-    )
+    members = [_member(m, 1) if isinstance(m, int) else _member(*m) for m in group]
+    body += attribute(2, b"".join(members)) if group else b""
     if resilient:
         buckets, idle, unbalanced = resilient
         timers = attribute(2, u32(idle)) + attribute(3, u32(unbalanced))
