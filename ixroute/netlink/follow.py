@@ -136,7 +136,9 @@ class Follower:
             )
         self._place(ifindex)
         self._paths.touch_link(ifindex)
-        for other in self.tables.links.indexes() if port is not None else ():  # a name may be waiting for its port
+        for other in (
+            self.tables.links.indexes() if port is not None else ()
+        ):  # a name may be waiting for its port
             candidate = self.tables.links.get(other)
             if candidate is not None:
                 self._bind(candidate)

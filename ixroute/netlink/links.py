@@ -92,7 +92,9 @@ def parse(message: Message) -> Link | None:
         kind=kind,
         vlan_id=_number(vlan, _IFLA_VLAN_ID, "=H"),
         vlan_protocol=_number(vlan, _IFLA_VLAN_PROTOCOL, ">H"),
-        egress_qos=bool(messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)),  # the kernel lists those that are not 0
+        egress_qos=bool(
+            messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)
+        ),  # the kernel lists those that are not 0
         carrier=bool(carrier) if carrier is not None else bool(flags & IFF_LOWER_UP),
         # flags show what `ip link set promisc on` asked for; the counts, what packet sockets and bridges did
         # too

@@ -290,9 +290,9 @@ class FakeSink:
         self.calls += 1
         gone = self.subs.pop(number)
         self.vlans.pop(number, None)
-        assert not any(
-            s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()
-        ), "outer before inner"
+        assert not any(s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()), (
+            "outer before inner"
+        )
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

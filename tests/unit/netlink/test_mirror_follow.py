@@ -290,7 +290,16 @@ def test_a_renamed_tap_stays_its_ports(world: World) -> None:
         (link_message(50, "v", parent=LAN, link_kind="macvlan", parent_elsewhere=True), False, set()),
         (link_message(LAN, "lan", master=50), True, set()),
     ],
-    ids=["vlan", "802.1ad", "egress-qos-map", "macvlan", "ipvlan", "gre", "another namespace's", "in a bridge"],
+    ids=[
+        "vlan",
+        "802.1ad",
+        "egress-qos-map",
+        "macvlan",
+        "ipvlan",
+        "gre",
+        "another namespace's",
+        "in a bridge",
+    ],
 )
 def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: set[int]) -> None:
     world.follower.event(stacked)
