@@ -8,7 +8,8 @@
 
 enum match { MATCH_NO, MATCH_YES, MATCH_UNKNOWN };
 
-/* Protocol and ports as linux's flow dissector finds them (skb_flow_dissect with STOP_AT_ENCAP). */
+/* Protocol and ports as linux's flow dissector finds them (skb_flow_dissect with STOP_AT_ENCAP; 6.18 was asked, protocol
+ * by protocol, with rules whose table drops). */
 struct transport {
 	bool read; /* looked for yet? */
 	bool known;

@@ -81,7 +81,7 @@ static void view_swap(unsigned i)
 	};
 	unsigned from = i % 3;
 
-	MUST(dataplane_set_view(dataplane, i / 4 % 2, 4, steps + from, 3 - from, from == 2 ? VIEW_SAME_SOURCE : 0) == 0);
+	MUST(dataplane_set_view(dataplane, i / 4 % 2 * 64, 4, steps + from, 3 - from, from == 2 ? VIEW_SAME_SOURCE : 0) == 0);
 }
 
 /* One leg, or several; hash-threshold or resilient. All lead to port 1. */
