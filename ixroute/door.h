@@ -357,6 +357,7 @@ struct sub_counters {
 	uint64_t policed;
 	uint64_t tx_packets;
 	uint64_t tx_bytes;
+	...;
 };
 struct worker_counters {
 	uint64_t polls;

@@ -111,7 +111,9 @@ class Pairs:
             try:
                 self._apply_sub(number, state)
             except OSError as error:  # a worker that stands still may remember the number, or no memory
-                log.warning("VLAN sub-interface %s: %s; until that is over the kernel routes it", state.name, error)
+                log.warning(
+                    "VLAN sub-interface %s: %s; until that is over the kernel routes it", state.name, error
+                )
                 return False
             base = known.before if known is not None else self._sub_counters(number)
             self._subs[number] = Sub(number, state, base)
@@ -137,12 +139,12 @@ class Pairs:
             found.append((sub.state, {cell: now[cell] - sub.before[cell] for cell in now}))
         return found
 
-    def interface_name(self, number: int) -> str:
-        """A port's or sub-interface's name by its number in the dataplane; "" when there is none."""
+    def interface(self, number: int) -> tuple[str, str] | None:
+        """Name of the port and of the interface (the port's again without a tag) by its number in the dataplane."""
         if number < len(self._ports):
-            return self._ports[number].name
+            return self._ports[number].name, self._ports[number].name
         sub = self._subs.get(number)
-        return sub.state.name if sub else ""
+        return (self._ports[sub.state.port].name, sub.state.name) if sub else None
 
     def _sub_counters(self, number: int) -> dict[str, int]:
         blocks = [worker.sub_counters(number) for worker in self._workers]
