@@ -50,7 +50,7 @@ class Setting:
 
 SETTINGS = [
     Setting(
-        Case("VLAN sub-interface", tagged(four("10.9.20.1", SERVER4, "vlan"), 7), "vlan_sub_interface"),
+        Case("VLAN sub-interface", tagged(four("10.9.20.1", SERVER4, "vlan"), 7), FORWARD),
         ("link add link {lan} name lan7 type vlan id 7", "link set lan7 up"),
         ("link del lan7",),
     ),
