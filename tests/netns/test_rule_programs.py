@@ -19,7 +19,7 @@ from ixroute.netlink.views import Packet
 
 pytestmark = pytest.mark.netns
 
-SETS = int(os.environ.get("IXROUTE_RULE_SETS", "10"))
+SETS = int(os.environ.get("IXROUTE_RULE_SETS", "6"))
 PACKETS = 12
 TABLES = (100, 101, 102)
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "ipv6-icmp": 58}
