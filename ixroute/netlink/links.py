@@ -86,7 +86,7 @@ def parse(message: Message) -> Link | None:
     mac = bytes(decoded.get_attr("IFLA_ADDRESS") or b"")
     return Link(
         index=decoded["index"],
-        name=name,
+        name=name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name,  # pyroute2 gives up early
         flags=flags,
         mtu=mtu,
         mac=mac if len(mac) == 6 else NO_MAC,

@@ -94,6 +94,7 @@ def sysctl(name: str, value: int) -> None:
 class Sink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
     subs: dict[int, InterfaceState] = field(default_factory=dict)
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
@@ -114,6 +115,10 @@ class Sink:
 
     def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
         self.vlans[interface] = vids
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self.views[interface, family] = (tuple(steps), same_source)
+        return True
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self.local4 = list(addresses)

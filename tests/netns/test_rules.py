@@ -64,7 +64,8 @@ A6, B6 = "fd09::40:1", "fd09::40:2"
 OWN = ("pref 50 from 10.9.40.99 blackhole",)  # makes no difference but that there are rules
 
 SETS = [
-    Rules("from", (f"pref 100 from {A} lookup 100",), ((four(A), FORWARD), (four(B), FORWARD), (four(A, NOWHERE4), FORWARD))),
+    Rules("from", (f"pref 100 from {A} lookup 100",),
+          ((four(A), FORWARD), (four(B), FORWARD), (four(A, NOWHERE4), FORWARD))),
     Rules("to", ("pref 100 to 10.0.2.0/30 lookup 100",), ((four(A), FORWARD), (four(A, "10.8.0.1"), FORWARD))),
     Rules("from and to", (f"pref 100 from {A} to 10.0.2.2 lookup 100",), ((four(A), FORWARD), (four(B), FORWARD))),
     Rules("iif", ("pref 100 iif {lan} lookup 100",), ((four(A), FORWARD),)),
@@ -81,7 +82,8 @@ SETS = [
     Rules("not", (f"pref 100 not from {A} lookup 100",), ((four(B), FORWARD), (four(A), FORWARD))),
     Rules("goto", (f"pref 100 from {A} goto 300", "pref 200 blackhole", "pref 300 nop", "pref 301 lookup 100"),
           ((four(B), "blackhole_route"), (four(A), FORWARD))),
-    Rules("goto that leads nowhere", (f"pref 100 from {A} goto 300", *OWN, "pref 200 lookup 100"), ((four(A), FORWARD),)),
+    Rules("goto that leads nowhere", (f"pref 100 from {A} goto 300", *OWN, "pref 200 lookup 100"),
+          ((four(A), FORWARD),)),
     Rules("blackhole", (f"pref 100 from {A} blackhole",), ((four(A), "blackhole_route"), (four(B), FORWARD))),
     Rules("unreachable", (f"pref 100 from {A} unreachable",), ((four(A), "reject_route"), (four(B), FORWARD))),
     Rules("prohibit", (f"pref 100 from {A} prohibit",), ((four(A), "reject_route"), (four(B), FORWARD))),
@@ -92,26 +94,31 @@ SETS = [
     Rules("WireGuard's", ("pref 100 lookup main suppress_prefixlength 0", "pref 101 not fwmark 0xca6c lookup 100"),
           ((four(A, NOWHERE4), "policy_rule"), (four(A), FORWARD))),
     Rules("fwmark", ("pref 100 fwmark 1 lookup 100",), ((four(A), "policy_rule"),)),
-    Rules("from and fwmark", (f"pref 100 from {A} fwmark 1 lookup 100",), ((four(A), "policy_rule"), (four(B), FORWARD))),
+    Rules("from and fwmark", (f"pref 100 from {A} fwmark 1 lookup 100",),
+          ((four(A), "policy_rule"), (four(B), FORWARD))),
     Rules("not fwmark", ("pref 100 not fwmark 1 lookup 100",), ((four(A), "policy_rule"),)),
     Rules("uidrange", ("pref 100 uidrange 0-5 lookup 100",), ((four(A), "policy_rule"),)),
     Rules("uidrange of others", ("pref 100 uidrange 1-5 blackhole", *OWN), ((four(A), FORWARD),)),
     Rules("no main", (), ((four(A), "no_route"),), undo=("pref 32766 lookup main",)),
     Rules("behind default", ("pref 40000 lookup 100",), ((four(A, NOWHERE4), FORWARD), (four(A), FORWARD))),
     Rules("a broadcast address as source", (f"pref 100 from {A} blackhole",),
-          ((four(A), "blackhole_route"), (four("10.0.1.255"), "source_validation"), (four("10.0.2.255"), "source_validation"))),
+          ((four(A), "blackhole_route"), (four("10.0.1.255"), "source_validation"),
+           (four("10.0.2.255"), "source_validation"))),
     Rules("IPv6 from", (f"pref 100 from {A6} lookup 100",), ((six(A6), FORWARD), (six(B6), FORWARD)), 6),
     Rules("IPv6 to", ("pref 100 to fd00:2::/64 lookup 100",), ((six(A6), FORWARD), (six(A6, "fd08::1"), FORWARD)), 6),
     Rules("IPv6 iif", ("pref 100 iif {lan} lookup 100",), ((six(A6), FORWARD), (six(A6, NOWHERE6), FORWARD)), 6),
-    Rules("IPv6 tos", ("pref 100 tos 0x10 lookup 100",), ((six(A6, traffic_class=0x10), FORWARD), (six(A6, traffic_class=0x30), FORWARD),
+    Rules("IPv6 tos", ("pref 100 tos 0x10 lookup 100",),
+          ((six(A6, traffic_class=0x10), FORWARD), (six(A6, traffic_class=0x30), FORWARD),
           (six(A6, traffic_class=0x11), FORWARD)), 6),
-    Rules("IPv6 ports", ("pref 100 ipproto 17 dport 53 lookup 100",), ((six(A6, dport=53), FORWARD), (six(A6), FORWARD)), 6),
+    Rules("IPv6 ports", ("pref 100 ipproto 17 dport 53 lookup 100",),
+          ((six(A6, dport=53), FORWARD), (six(A6), FORWARD)), 6),
     Rules("IPv6 blackhole", (f"pref 100 from {A6} blackhole",), ((six(A6), "blackhole_route"),), 6),
     Rules("IPv6 unreachable", (f"pref 100 from {A6} unreachable",), ((six(A6), "reject_route"),), 6),
     Rules("IPv6 prohibit", (f"pref 100 from {A6} prohibit",), ((six(A6), "reject_route"),), 6),
     Rules("IPv6 suppress", ("pref 100 lookup main suppress_prefixlength 0", "pref 101 lookup 100"),
           ((six(A6, NOWHERE6), FORWARD), (six(A6), FORWARD)), 6),
-    Rules("IPv6 fwmark", (f"pref 100 from {A6} fwmark 1 lookup 100",), ((six(A6), "policy_rule"), (six(B6), FORWARD)), 6),
+    Rules("IPv6 fwmark", (f"pref 100 from {A6} fwmark 1 lookup 100",),
+          ((six(A6), "policy_rule"), (six(B6), FORWARD)), 6),
 ]  # fmt: skip
 
 
@@ -177,15 +184,8 @@ def test_rules_mean_what_they_mean_in_linux(stages: tuple[Stage, Stage, Daemon],
 
 def test_what_punts_is_said(stages: tuple[Stage, Stage, Daemon]) -> None:
     _, stage, daemon = stages
-    rules = Rules(
-        "",
-        (
-            "pref 100 from 10.9.0.0/16 fwmark 1 lookup 100",
-            "pref 101 iif {lan} lookup 100",
-            "pref 102 oif {lan} nop",
-        ),
-        (),
-    )
+    marked = "pref 100 from 10.9.0.0/16 fwmark 1 lookup 100"
+    rules = Rules("", (marked, "pref 101 iif {lan} lookup 100", "pref 102 oif {lan} nop"), ())
     with followed(stage, rules):
         wait_until(lambda: daemon.stats()["mirror"]["policy_rules"], 3, "not in stats")
         said = "IPv4 rule 100: from 10.9.0.0/16 fwmark 0x1 lookup 100 (fwmark)"
