@@ -10,12 +10,29 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.frames import CLIENT, FORWARD, ROUTER_LAN, ROUTER_WAN, SERVER, THIRD, Case
-from lab.packets import ETH_IP4, ETH_IP6, ethernet, ip4, ip6, mac_bytes, udp
+from lab.frames import ANY, CLIENT, FORWARD, ROUTER_LAN, ROUTER_WAN, SERVER, THIRD, Case
+from lab.packets import (
+    ETH_ARP,
+    ETH_IP4,
+    ETH_IP6,
+    ICMP,
+    ICMP6,
+    address_bytes,
+    arp,
+    ethernet,
+    icmp4,
+    icmp6,
+    ip4,
+    ip6,
+    mac_bytes,
+    udp,
+)
 
 Q, AD = 0x8100, 0x88A8  # IEEE 802.1Q: customer tag, service tag
 ROUTER_DMZ = "02:00:00:00:03:01"
 OWN_MAC = "02:00:00:00:01:99"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+DF = 0x4000
 
 Tags = tuple[tuple[int, int], ...]
 """(protocol, identifier) or (protocol, tag control information), outermost first."""
@@ -32,6 +49,14 @@ class Place:
     router_mac: str = ROUTER_LAN
     host_mac: str = CLIENT
     mtu: int = 1500
+    vrf: str = ""
+    table: int = 254
+    """Of the VRF; main's otherwise."""
+
+    @property
+    def told(self) -> str:
+        """For names of cases."""
+        return f"{self.vrf} {self.name.strip('{}')}".strip()
 
     @property
     def sub(self) -> bool:
@@ -67,14 +92,17 @@ class Place:
 
     def furnishes(self) -> Iterator[str]:
         """Addresses, up, the host's MAC, and what lies behind it."""
+        if self.vrf:
+            yield f"link set {self.name} master {self.vrf}"
         if self.sub:
             yield f"link set {self.name} mtu {self.mtu} up"
-        yield f"addr add {self.router4}/24 dev {self.name}"
-        yield f"addr add {self.router6}/64 dev {self.name} nodad"
+        yield f"addr replace {self.router4}/24 dev {self.name}"
+        yield f"addr replace {self.router6}/64 dev {self.name} nodad"
         for host in (self.host4, self.host6):
             yield f"neigh replace {host} lladdr {self.host_mac} nud permanent dev {self.name}"
-        yield f"route add 10.{self.number}.0.0/16 via {self.host4} dev {self.name}"
-        yield f"route add fd10:{self.number}::/32 via {self.host6} dev {self.name}"
+        table = f"dev {self.name} table {self.table}"
+        yield f"route replace 10.{self.number}.0.0/16 via {self.host4} {table}"
+        yield f"route replace fd10:{self.number}::/32 via {self.host6} {table}"
 
     def frame(self, packet: bytes, *, dst: str = "", src: str = "", pcp: int = 0) -> bytes:
         """pcp: priority and DEI, the upper four bits of each tag."""
@@ -111,6 +139,7 @@ THREE = Place("three", 51, tags=((AD, 100), (Q, 5), (Q, 4)), parent="s100c5")
 
 PORTS = (LAN, WAN, DMZ)
 SUBS = (V7, V8, V9, W7, D4094, S7, S100, S100C5, W200, W200C6)
+SMALLER = ((LAN, V8), (V7, V8), (V7, W7), (V9, WAN), (S7, W200C6), (DMZ, W200))
 
 
 def makes(places: Sequence[Place]) -> tuple[str, ...]:
@@ -170,4 +199,102 @@ def every_way(places: Sequence[Place]) -> Iterator[Case]:
     for a in places:
         for b in places:
             if a is not b:
-                yield from make.cases(f"{a.name.strip('{}')} to {b.name.strip('{}')}", a, b)
+                yield from make.cases(f"{a.told} to {b.told}", a, b)
+
+
+def judged(places: Sequence[Place]) -> Iterator[Case]:
+    """What a router says no to, or answers itself, from each place: where the answer goes is what is compared."""
+    make = Maker()
+    for number, a in enumerate(places):
+        b = places[(number + 1) % len(places)]
+        name = a.told
+        yield from make.cases(f"{name}: TTL 1", a, b, "ttl_value_is_too_small", ttl=1)
+        yield from make.cases(f"{name}: TTL 2", a, b, ttl=2)
+        yield from make.cases(f"{name}: back where it came from", a, a, "ingress_is_egress")
+        yield from make.cases(f"{name}: priority 5, drop eligible", a, b, pcp=0xB, tos=0xB8)
+        yield from make.cases(f"{name}: broadcast frame", a, b, "uc_dip_over_mc_dmac", dst="ff:ff:ff:ff:ff:ff")
+        yield from make.cases(f"{name}: another MAC", a, b, "other_host", dst="02:99:99:99:99:99")
+        yield from _asks(a)
+        yield from _pings(a, a, make)
+        yield from _pings(a, b, make)
+
+
+def _asks(a: Place) -> Iterator[Case]:
+    """ARP and neighbour solicitations for the router, by broadcast and multicast as a host asks first."""
+    name = a.told
+    body = arp(1, a.host_mac, a.host4, "00:00:00:00:00:00", a.router4)
+    yield Case(
+        f"{name}: ARP request", stacked(a.tags, ETH_ARP, body, BROADCAST, a.host_mac), "arp_request", a.port
+    )
+    low = address_bytes(a.router6)[-3:]
+    group = "ff02::1:ff" + low[:1].hex() + ":" + low[1:].hex()
+    option = bytes((1, 1)) + mac_bytes(a.host_mac)
+    ask = icmp6(a.host6, group, 135, 0, bytes(4) + address_bytes(a.router6) + option)
+    packet = ip6(a.host6, group, ask, hop=255, proto=ICMP6)
+    mac = "33:33:ff:" + low.hex(":")
+    yield Case(f"{name}: neighbour solicitation", a.frame(packet, dst=mac), "ipv6_neighbour_discovery", a.port)
+
+
+def _pings(a: Place, b: Place, make: Maker) -> Iterator[Case]:
+    """Of the router's address at b."""
+    name = f"{a.told}: ping of {b.told}'s address"
+    for version, dst in ((4, b.router4), (6, b.router6)):
+        src, _ = make.addresses(a, b, version)
+        data = struct.pack("!HH", 1, 1) + f"[{name} IPv{version}]".encode()
+        if version == 4:
+            packet = ip4(src, dst, icmp4(8, 0, data), proto=ICMP)
+        else:
+            packet = ip6(src, dst, icmp6(src, dst, 128, 0, data), proto=ICMP6)
+        yield Case(f"{name} IPv{version}", a.frame(packet), "local_route", a.port)
+
+
+def sizes(ways: Sequence[tuple[Place, Place]]) -> Iterator[Case]:
+    """Each way, into something with a smaller MTU: what just fits, and one byte more."""
+    make = Maker()
+    for a, b in ways:
+        assert b.mtu < a.mtu
+        name = f"{a.told} to {b.told} of {b.mtu}"
+        yield from make.cases(f"{name}: fits", a, b, size=b.mtu, fragment=DF)
+        yield from make.cases(f"{name}: too big", a, b, "mtu_value_is_too_small", size=b.mtu + 1, fragment=DF)
+        packet = make.packet(f"{name}: in fragments IPv4", a, b, 4, size=b.mtu + 1)
+        yield Case(f"{name}: in fragments IPv4", a.frame(packet), "mtu_value_is_too_small", a.port)
+
+
+def tags_and_macs() -> Iterator[Case]:
+    """Tags that mean something else than they seem to, or nothing; and whose MAC a sub-interface answers to."""
+    make = Maker()
+
+    def by(name: str, tags: Tags, verdict: str, dst: str = ROUTER_LAN, a: Place = V7) -> Iterator[Case]:
+        for told, packet, said in make.both(name, a, WAN, verdict):
+            yield Case(told, tagged(tags, packet, dst, CLIENT), said)
+
+    unknown = "vlan_tag_mismatch"
+    yield from by("no such id", ((Q, 77),), unknown)
+    yield from by("id 4095", ((Q, 4095),), unknown)
+    yield from by("id of the other protocol", ((AD, 8),), unknown)
+    yield from by("id 7 of 802.1Q", ((Q, 7),), FORWARD)
+    yield from by("id 7 of 802.1ad", ((AD, 7),), FORWARD)
+    yield from by("known inside unknown", ((Q, 77), (Q, 7)), unknown)
+    yield from by("unknown inside known", ((Q, 7), (Q, 77)), unknown)
+    yield from by("unknown inside a known stack", ((AD, 100), (Q, 77)), unknown)
+    yield from by("a stack in the other protocol", ((Q, 100), (Q, 5)), unknown)
+    yield from by("a third tag", ((AD, 100), (Q, 5), (Q, 9)), unknown)
+    yield from by("priority tag", ((Q, 5 << 13),), FORWARD, a=LAN)
+    yield from by("priority tag of 802.1ad", ((AD, 5 << 13),), FORWARD, a=LAN)
+    yield from by("two priority tags", ((Q, 5 << 13), (Q, 3 << 13)), ANY, a=LAN)
+    yield from by("priority tag before a tag", ((Q, 5 << 13), (Q, 7)), ANY)
+    yield from by("priority tag before a service tag", ((Q, 0), (AD, 7)), ANY)
+    yield from by("priority tag before an unknown tag", ((Q, 0), (Q, 77)), ANY)
+    yield from by("priority tag in a VLAN", ((Q, 7), (Q, 5 << 13)), ANY)
+    yield from by("priority tag in a stack", ((AD, 100), (Q, 5), (Q, 5 << 13)), ANY)
+    yield from by("to the MAC of VLAN 9 without tag", (), "other_host", OWN_MAC, a=LAN)
+    yield from by("to the MAC of VLAN 9 in VLAN 7", ((Q, 7),), "other_host", OWN_MAC)
+    yield from by("to the MAC of VLAN 9 in VLAN 9", ((Q, 9),), FORWARD, OWN_MAC, a=V9)
+    yield from by("to the port's MAC in VLAN 9", ((Q, 9),), FORWARD, ROUTER_LAN, a=V9)
+    yield from by("to another port's MAC in VLAN 7", ((Q, 7),), "other_host", ROUTER_WAN)
+    for name, payload in (("LLC", bytes(46)), ("MPLS", bytes(46))):
+        kind = 0x0026 if name == "LLC" else 0x8847
+        yield Case(f"{name} in VLAN 7", stacked(V7.tags, kind, payload, ROUTER_LAN, CLIENT), "non_ip")
+    short = mac_bytes(ROUTER_LAN) + mac_bytes(CLIENT) + struct.pack("!HH", Q, 7)
+    yield Case("a tag and no more", short, ANY)
+    yield Case("half a tag", short[:15], ANY)

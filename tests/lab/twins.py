@@ -22,7 +22,7 @@ from typing import Any
 from ixroute.demo.daemon import Daemon
 from ixroute.demo.netns import CommandError, Namespace
 from ixroute.demo.topology import Lab
-from lab.frames import FORWARD, ROUTER_SYSCTLS, Case
+from lab.frames import ANY, FORWARD, ROUTER_SYSCTLS, Case
 from lab.reasons import DROPS
 from lab.support import changes, verdicts
 from lab.wires import Stage, normalised, tags_of
@@ -32,8 +32,6 @@ PATIENCE_S = 4.0  # for what one of the two has said and the other not yet
 QUIET_S = 0.15
 AT_ONCE = 48  # frames sent without a pause: a veth keeps 256
 SETTLED_S = 0.3
-ANY = "any"
-"""Verdict of a case of which only what comes out is compared."""
 
 Heard = dict[str, Counter[bytes]]
 
@@ -158,8 +156,10 @@ class Twins:
 
 
 def masked(frame: bytes) -> bytes | None:
-    """None: what the kernel says unasked."""
+    """None: what the kernel says unasked, IGMP reports among it."""
     at = 14 + 4 * tags_of(frame)
+    if frame[at - 2 : at] == b"\x08\x00" and frame[at + 9 : at + 10] == b"\x02":
+        return None
     own = (frame[at + 12 : at + 16],) if frame[at + 15 : at + 16] == b"\x01" else ()
     return next(iter(normalised([frame], own)), None)
 

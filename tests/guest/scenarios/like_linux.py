@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
-from lab import frames_vlan
+from ixroute.demo.readings import unbalanced
+from lab import scenes_vlan, scenes_vrf
 from lab.frames import FORWARD
+from lab.frames_vlan import every_way
 from lab.guest.inside import checking, ok, value
 from lab.twins import Scene, Twins, twins
+from lab.wires import Flood
 
 
 def play(pair: Twins, scene: Scene) -> None:
     """ok when what came out is equal; a value tells how it was done."""
     began = time.monotonic()
-    with checking(scene.name):
+    name = "_".join(scene.name.replace(":", "").replace(",", "").split())
+    with checking(name):
         outcome = pair.play(scene)
         plain = sum(case.verdict == FORWARD for case in scene.cases)
         value(
-            f"{scene.name}_counts",
+            f"{name}_counts",
             f"{time.monotonic() - began:.1f} s, {len(scene.cases)} frames, heard"
             f" {sum(c.total() for c in outcome.linux.values())}, {plain} to be forwarded, {outcome.forwarded} were;"
             f" {dict(outcome.counted)} expected {dict(outcome.expected)}",
@@ -29,8 +34,37 @@ def play(pair: Twins, scene: Scene) -> None:
 
 
 def vlan(pair: Twins) -> None:
-    places = (*frames_vlan.PORTS, *frames_vlan.SUBS)
-    play(pair, Scene("vlan_every_way", frames_vlan.makes(places), tuple(frames_vlan.every_way(places))))
+    for scene in scenes_vlan.scenes():
+        play(pair, scene)
+    churn(pair, "vlan", scenes_vlan.CHURN, scenes_vlan.FLOOD)
+    play(pair, Scene("vlan: after changes under traffic", (), tuple(every_way(scenes_vlan.SOME))))
+    play(pair, scenes_vlan.unresolved())
+    gone = [f"link del {place.name}" for place in scenes_vlan.SUBS if place.name not in ("s100c5", "w200c6")]
+    pair.configure(gone)
+
+
+def vrf(pair: Twins) -> None:
+    for scene in scenes_vrf.scenes():
+        play(pair, scene)
+    churn(pair, "vrf", scenes_vrf.CHURN, scenes_vrf.FLOOD)
+    cases = tuple(case for group in scenes_vrf.GROUPS[:2] for case in every_way(group))
+    play(pair, Scene("vrf: after changes under traffic", (), cases))
+
+
+def churn(pair: Twins, name: str, steps: Sequence[Sequence[str]], frames: Sequence[bytes]) -> None:
+    """Changes, one after the other, while frames come in all the time: the router stays alive and its books balance."""
+    with (
+        checking(f"{name}_changes_under_traffic"),
+        Flood(pair.ours.wires["lan"], frames, 400),
+        Flood(pair.linux.wires["lan"], frames, 50),
+    ):
+        for step in steps:
+            pair.configure(step)
+    with checking(f"{name}_books_balance"):
+        pair.settle()
+        time.sleep(0.3)
+        assert not unbalanced(pair.daemon.stats()), unbalanced(pair.daemon.stats())
+        pair.settle()
 
 
 def main() -> None:
