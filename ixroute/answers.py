@@ -15,9 +15,11 @@ from ixroute.driver.port import Port
 from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
+from ixroute.netlink.contract import InterfaceState
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
+PROTOCOLS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
 
 
 class Answers:
@@ -54,6 +56,7 @@ class Answers:
             uptime_s=round(time.monotonic() - parts.started, 3),
             time_ns=time.monotonic_ns(),
             ports=ports,
+            sub_interfaces=[self._sub(*sub) for sub in parts.pairs.subs()],
             workers=self._workers(),
             fib=cast(schema.FibStats, parts.fib.stats()._asdict()),
             mirror=self._mirror(),
@@ -79,6 +82,21 @@ class Answers:
             "driver": port.stats(),
         }
         return cast(schema.PortStats, cells)
+
+    def _sub(self, sub: InterfaceState, counted: dict[str, int]) -> schema.SubInterfaceStats:
+        return cast(
+            schema.SubInterfaceStats,
+            {
+                "name": sub.name,
+                "ifindex": sub.ifindex,
+                "port": self._parts.ports[sub.port].name,
+                "tags": [schema.Tag(protocol=PROTOCOLS[kind], id=vid) for kind, vid in sub.tags],
+                "up": sub.state.up,
+                "mtu": sub.state.mtu,
+                "mac": sub.state.mac.hex(":"),
+                **counted,
+            },
+        )
 
     def _workers(self) -> list[schema.WorkerStats]:
         hz = self._rate.hz()
@@ -195,15 +213,12 @@ class Answers:
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
         forwards = found.action == 0
-        port = (
-            self._parts.ports[found.interface].name
-            if forwards and found.interface < len(self._parts.ports)
-            else ""
-        )
+        interface = self._parts.pairs.interface(found.interface) if forwards else None
         return schema.Adjacency(
             index=index,
             action="forward" if forwards else REASONS[found.action - 1].name,
-            port=port,
+            port=interface[0] if interface else "",
+            interface=interface[1] if interface else "",
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),

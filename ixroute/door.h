@@ -324,6 +324,8 @@ const char *reason_name(unsigned reason);
 const char *reason_text(unsigned reason);
 unsigned reason_kind(unsigned reason);
 #define MAX_PORTS ...
+#define MAX_INTERFACES ...
+#define INTERFACE_TAGS ...
 #define MAX_WORKERS ...
 #define BURST ...
 #define COUNTER_REASONS ...
@@ -338,6 +340,17 @@ struct port_counters {
 	uint64_t punted[...];
 	uint64_t dropped[...];
 	uint64_t policed[...];
+	...;
+};
+struct sub_counters {
+	uint64_t rx_packets;
+	uint64_t rx_bytes;
+	uint64_t sent_packets;
+	uint64_t punted;
+	uint64_t dropped;
+	uint64_t policed;
+	uint64_t tx_packets;
+	uint64_t tx_bytes;
 	...;
 };
 struct worker_counters {
@@ -363,7 +376,14 @@ struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct ad
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
-int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+int dataplane_set_vlans(struct dataplane *dataplane, uint32_t interface, const uint16_t *vids, uint32_t n);
+struct vlan_tag {
+	uint16_t type;
+	uint16_t vid;
+};
+int dataplane_set_interface(struct dataplane *dataplane, uint32_t number, uint32_t port, const struct vlan_tag *tags,
+			    uint32_t n_tags, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
+int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
@@ -374,6 +394,7 @@ int worker_run(struct worker *worker, uint64_t idle_ns);
 void worker_stop(struct worker *worker);
 const struct worker_counters *worker_counters(const struct worker *worker);
 const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
+const struct sub_counters *worker_sub_counters(const struct worker *worker, uint32_t number);
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 

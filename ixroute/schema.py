@@ -64,6 +64,34 @@ class PortStats(TypedDict):
     driver: dict[str, int]  # what only the driver knows
 
 
+class Tag(TypedDict):
+    """A VLAN tag."""
+
+    protocol: str  # "802.1Q", "802.1ad"
+    id: int
+
+
+class SubInterfaceStats(TypedDict):
+    """A VLAN sub-interface that is forwarded fast, and the packets that the fast path met on it since it came; they
+    are in the port's counters too. rx = sent + punted + dropped + policed; docs/counters.md."""
+
+    name: str
+    ifindex: int
+    port: str
+    tags: list[Tag]  # outer first
+    up: bool
+    mtu: int
+    mac: str
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    sent_packets: int
+    punted: int
+    policed: int
+    dropped: int
+
+
 class WorkerStats(TypedDict):
     """One worker. Busy share between two samples: d(busy_cycles) / (d(time_ns) * tsc_hz / 1e9)."""
 
@@ -138,6 +166,7 @@ class Stats(TypedDict):
     uptime_s: float
     time_ns: int
     ports: list[PortStats]
+    sub_interfaces: list[SubInterfaceStats]
     workers: list[WorkerStats]
     fib: FibStats
     mirror: MirrorStats
@@ -192,6 +221,7 @@ class Adjacency(TypedDict):
     index: int
     action: str  # "forward", or the reason why not
     port: str  # "" when it has none
+    interface: str  # the port's or the VLAN sub-interface's
     mac: str
     mtu: int
     routes: int  # how many use it

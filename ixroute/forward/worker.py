@@ -6,9 +6,10 @@ until the object here is closed. Nothing here logs, and no call but `Worker.stop
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
@@ -43,6 +44,17 @@ _PLAIN_CELLS = (
     "tx_packets",
     "tx_bytes",
 )
+SUB_CELLS = (
+    "rx_packets",
+    "rx_bytes",
+    "sent_packets",
+    "punted",
+    "dropped",
+    "policed",
+    "tx_packets",
+    "tx_bytes",
+)
+"""Of struct sub_counters."""
 _REASON_CELLS = ("punted", "dropped", "policed")
 _WORKER_CELLS = (
     "polls",
@@ -82,10 +94,33 @@ class Dataplane:
             raise ValueError(f"a MAC has 6 bytes, not {len(mac)}")
         _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
 
-    def set_vlans(self, port: int, vids: Iterable[int]) -> None:
-        """The VLAN ids (0..4094) that have a sub-interface on the port's TAP."""
+    def set_vlans(self, interface: int, vids: Iterable[int]) -> None:
+        """The VLAN ids (0..4094) on an interface (a port, or a sub-interface in use) that only the kernel can
+        serve: their packets are punted. ValueError when out of range."""
         vids = list(vids)
-        _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
+        _check(lib.dataplane_set_vlans(self.c, interface, vids, len(vids)), f"VLANs of interface {interface}")
+
+    def set_interface(
+        self, number: int, port: int, tags: Sequence[tuple[int, int]], mac: bytes, mtu: int, flags: int
+    ) -> None:
+        """A VLAN sub-interface: number 64..1023; one or two tags (TPID 0x8100 or 0x88a8, id 0..4094), outer first.
+        Again with the same port and tags: its MAC (6 bytes), MTU and PORT_* flags change. By the FIB's writer.
+
+        ValueError: out of range; FileNotFoundError: no interface has the outer of two tags; FileExistsError: another
+        number has these tags; OSError EBUSY: the number has other tags, or had until a moment ago;
+        MemoryError.
+        """
+        if len(mac) != 6 or not 1 <= len(tags) <= lib.INTERFACE_TAGS:
+            raise ValueError(f"interface {number}: {len(mac)} bytes of MAC, {len(tags)} tags")
+        result = lib.dataplane_set_interface(self.c, number, port, list(tags), len(tags), mac, mtu, flags)
+        if result == -errno.ENOMEM:
+            raise MemoryError(f"interface {number}")
+        _check(result, f"interface {number}")
+
+    def clear_interface(self, number: int) -> None:
+        """No packet comes in or leaves by this sub-interface from the workers' next passes on. Harmless for one that
+        is not in use. ValueError: out of range; OSError EBUSY: another interface is stacked on it."""
+        _check(lib.dataplane_clear_interface(self.c, number), f"interface {number}")
 
     def set_policer(self, reason: str, rate: int, burst: int) -> None:
         """KeyError for an unknown reason, ValueError for one that is not punted or numbers out of range."""
@@ -178,6 +213,13 @@ class Worker(CLoop):
             out[name] = {r.name: cells[r.number] for r in REASONS if cells[r.number]}
         return out
 
+    def sub_counters(self, number: int) -> dict[str, int]:
+        """struct sub_counters of a VLAN sub-interface by field name. ValueError for another number."""
+        if not lib.MAX_PORTS <= number < lib.MAX_INTERFACES:
+            raise ValueError(f"sub-interface {number}")
+        block = lib.worker_sub_counters(self.c, number)
+        return {name: int(getattr(block, name)) for name in SUB_CELLS}
+
     def take_used(self, capacity: int) -> bytes:
         """Adjacencies that forwarded a packet since the last call: index i is bit i % 8 of byte i // 8."""
         used = ffi.new("uint8_t[]", (capacity + 7) // 8)
@@ -222,10 +264,8 @@ def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str
 
 
 def _check(result: int, what: str) -> None:
-    if result == -_EINVAL:
+    if result == -errno.EINVAL:
         raise ValueError(f"{what}: out of range")
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
 
-
-_EINVAL = 22

@@ -1,7 +1,7 @@
 """What the mirror needs of others, and what it tells them.
 
 The router gives the mirror a RIB, a route stream and the adjacency table, and a `Sink` for everything that is
-not a route: what each port may do, link changes, VLANs, own addresses. All calls into a `Sink` come from the
+not a route: what each port and VLAN may do, link changes, own addresses. All calls into a `Sink` come from the
 mirror's thread, with the mirror's lock held: they must be short and must not call back into the mirror.
 
 Addresses are bytes in wire order (4 or 16), MACs 6 bytes, families 4 and 6 (not AF_INET*).
@@ -124,6 +124,18 @@ class PortState:
 
 
 @dataclass(frozen=True)
+class InterfaceState:
+    """A VLAN sub-interface: which packets are its (those of `port` with these tags, (TPID, id), outer first), and
+    what they may do."""
+
+    name: str
+    ifindex: int
+    port: int
+    tags: tuple[tuple[int, int], ...]
+    state: PortState
+
+
+@dataclass(frozen=True)
 class TapState:
     """A TAP as the kernel has it, for the port to follow. present False: somebody deleted it."""
 
@@ -157,8 +169,17 @@ class Sink(Protocol):
     def set_port(self, port: int, state: PortState) -> None:
         """The port's TAP changed in something packets depend on. Called once for each port at the start."""
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
-        """The VLAN ids (802.1Q) that have a sub-interface on the port's TAP."""
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        """A VLAN sub-interface came or changed. Its number is 64..1023 and names the same port and tags until
+        drop_interface; the outer interface of two tags has been set before. False: it is not served (then its id
+        goes to set_vlans), try again later."""
+
+    def drop_interface(self, number: int) -> None:
+        """The sub-interface is gone; those stacked on it went before. The number may come back a second later."""
+
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
+        """The VLAN ids on an interface (port or sub-interface, by number) whose packets only the kernel can
+        serve."""
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         """All IPv4 addresses of all interfaces of this namespace, 4 bytes each, sorted."""
@@ -178,7 +199,7 @@ class Sink(Protocol):
 class NeighbourView:
     """A line of `show neighbors`."""
 
-    port: int | None  # None: not a port's TAP
+    port: int | None  # that it is behind; None: behind no port
     interface: str
     address: str
     mac: str  # "" when it has none

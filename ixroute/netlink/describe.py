@@ -6,6 +6,7 @@ import ipaddress
 
 from ixroute.fib.rib import RouteType
 from ixroute.netlink.contract import NO_MAC, NeighbourView
+from ixroute.netlink.interfaces import Interfaces
 from ixroute.netlink.neighbours import NTF_ROUTER
 from ixroute.netlink.paths import Known
 from ixroute.netlink.resolve import Leg, Tables
@@ -47,11 +48,12 @@ def _leg(leg: Leg, tables: Tables) -> str:
     return f"{via}dev {tables.links.name(leg.ifindex)}"
 
 
-def neighbour_views(tables: Tables) -> list[NeighbourView]:
+def neighbour_views(tables: Tables, interfaces: Interfaces) -> list[NeighbourView]:
     neighbours = sorted(tables.neighbours, key=lambda n: (tables.links.name(n.ifindex), n.family, n.address))
+    places = {neighbour.ifindex: interfaces.get(neighbour.ifindex) for neighbour in neighbours}
     return [
         NeighbourView(
-            port=tables.ports.get(neighbour.ifindex),
+            port=place.port if (place := places[neighbour.ifindex]) else None,
             interface=tables.links.name(neighbour.ifindex),
             address=str(ipaddress.ip_address(neighbour.address)),
             mac=mac_text(neighbour.mac),

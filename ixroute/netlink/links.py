@@ -16,7 +16,9 @@ IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 
 ETH_P_8021Q = 0x8100
+ETH_P_8021AD = 0x88A8
 _IFLA_VLAN_ID = 1
+_IFLA_VLAN_EGRESS_QOS = 3
 _IFLA_VLAN_PROTOCOL = 5
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_EXT_MASK = 29
@@ -37,10 +39,12 @@ class Link:
     parent: int = 0  # IFLA_LINK in this namespace, 0: none
     kind: str = ""
     vlan_id: int = 0
-    vlan_protocol: int = 0
+    vlan_protocol: int = 0  # ETH_P_*
+    egress_qos: bool = False  # a VLAN that sends other priorities than 0
     carrier: bool = False
     promisc: bool = False
     allmulti: bool = False
+    moved: bool = False  # RTM_DELLINK only: it went to another network namespace
 
     @property
     def up(self) -> bool:
@@ -52,13 +56,13 @@ class Link:
 
     @property
     def is_vlan(self) -> bool:
-        """A sub-interface that a worker can recognise by its tag. 802.1ad is not."""
-        return self.kind == "vlan" and self.vlan_protocol == ETH_P_8021Q
+        """A sub-interface of its parent: packets that have its tag."""
+        return self.kind == "vlan" and self.vlan_protocol in (ETH_P_8021Q, ETH_P_8021AD)
 
     @property
     def takes_frames(self) -> bool:
         """On its parent, frames are no longer only the parent's."""
-        return self.kind in _TAKES_FRAMES or (self.kind == "vlan" and not self.is_vlan)
+        return self.kind in _TAKES_FRAMES
 
 
 def parse(message: Message) -> Link | None:
@@ -88,11 +92,13 @@ def parse(message: Message) -> Link | None:
         kind=kind,
         vlan_id=_number(vlan, _IFLA_VLAN_ID, "=H"),
         vlan_protocol=_number(vlan, _IFLA_VLAN_PROTOCOL, ">H"),
+        egress_qos=bool(messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)),  # the kernel lists those that are not 0
         carrier=bool(carrier) if carrier is not None else bool(flags & IFF_LOWER_UP),
         # flags show what `ip link set promisc on` asked for; the counts, what packet sockets and bridges did
         # too
         promisc=bool(flags & IFF_PROMISC or decoded.get_attr("IFLA_PROMISCUITY")),
         allmulti=bool(flags & IFF_ALLMULTI or decoded.get_attr("IFLA_ALLMULTI")),
+        moved=decoded.get_attr("IFLA_NEW_NETNSID") is not None,
     )
 
 
@@ -119,6 +125,7 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._links: dict[int, Link] = {}
+        self._on: dict[int, dict[int, Link]] = {}  # by parent
 
     def __len__(self) -> int:
         return len(self._links)
@@ -135,16 +142,23 @@ class LinkTable:
 
     def put(self, link: Link) -> Link | None:
         """Returns what was there before."""
-        before = self._links.get(link.index)
+        before = self.remove(link.index)
         self._links[link.index] = link
+        if link.parent and link.parent != link.index:
+            self._on.setdefault(link.parent, {})[link.index] = link
         return before
 
     def remove(self, index: int) -> Link | None:
-        return self._links.pop(index, None)
+        link = self._links.pop(index, None)
+        if link is not None and index in self._on.get(link.parent, {}):
+            del self._on[link.parent][index]
+            if not self._on[link.parent]:
+                del self._on[link.parent]
+        return link
 
     def indexes(self) -> set[int]:
         return set(self._links)
 
     def stacked_on(self, index: int) -> list[Link]:
         """Links whose parent is this one."""
-        return [link for link in self._links.values() if link.parent == index and link.index != index]
+        return list(self._on.get(index, {}).values())

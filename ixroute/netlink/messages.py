@@ -57,6 +57,7 @@ class LinkMessage(nlmsg):  # type: ignore[misc]
         (30, "IFLA_PROMISCUITY", "uint32"),
         (33, "IFLA_CARRIER", "uint8"),
         (37, "IFLA_LINK_NETNSID", "int32"),
+        (45, "IFLA_NEW_NETNSID", "int32"),
         (61, "IFLA_ALLMULTI", "uint32"),
     )
 

@@ -174,6 +174,8 @@ class Mirror:
             "malformed": self.follower.malformed,
             "taps_lost": self.follower.taps_lost,
             "links": len(tables.links),
+            "sub_interfaces": len(tables.interfaces) - len(tables.ports),
+            "sub_interfaces_refused": self.follower.interfaces.refused,
             "neighbours": len(tables.neighbours),
             "nexthops": len(tables.nexthops),
             "paths": len(self.paths),
@@ -186,7 +188,7 @@ class Mirror:
     def neighbours(self) -> list[NeighbourView]:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
-            return neighbour_views(self.follower.tables)
+            return neighbour_views(self.follower.tables, self.follower.interfaces)
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
@@ -233,6 +235,8 @@ class Mirror:
             self._take_asked()
             self._receive()
             self.update_paths()  # what has died stops forwarding before a dump takes its time
+            if self._synced.is_set():
+                self._announce()  # a new sub-interface's packets wait for it, or are lost
             if self.plan.wait(now) == 0.0:
                 self._resync()
                 self.update_paths()
@@ -306,7 +310,7 @@ class Mirror:
         self._guarded("routes", Scope.ROUTES4 | Scope.ROUTES6, self._receive_routes)
         self._asker.receive(self.gateways, self.follower.tables.neighbours)
         if self.follower.sysctls_stale:
-            self.follower.poll_sysctls()
+            self.follower.reread_stale_sysctls()
 
     def _guarded(self, name: str, scope: Scope, receive: Callable[[socket.socket], object]) -> None:
         """Receives; an overrun costs a dump of `scope`, any other error the sockets."""
@@ -453,6 +457,9 @@ class Mirror:
             return
         self._next_tick = now + TICK_S
         self.follower.poll_sysctls()
+        if not self.paths.dirty:
+            self.follower.age()
+        self.follower.changed |= self._announcer.retry
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()
@@ -490,7 +497,7 @@ class Mirror:
             return
         self.follower.changed = False
         self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
-        self._announcer.announce(self.follower.tables, self.follower.addresses)
+        self._announcer.announce(self.follower.tables, self.follower.addresses, self.follower.interfaces)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

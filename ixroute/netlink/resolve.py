@@ -26,9 +26,10 @@ class Tables:
     links: LinkTable = field(default_factory=LinkTable)
     neighbours: NeighbourTable = field(default_factory=NeighbourTable)
     nexthops: NextHopTable = field(default_factory=NextHopTable)
-    ports: dict[int, int] = field(
-        default_factory=dict
-    )  # a TAP's ifindex -> port = its interface in the dataplane
+    ports: dict[int, int] = field(default_factory=dict)  # a TAP's ifindex -> port
+    interfaces: dict[int, int] = field(default_factory=dict)
+    """ifindex -> number in the dataplane, of all that it can send by: TAPs (port i is number i) and VLAN
+    sub-interfaces."""
     sysctls: dict[int, InterfaceSysctls] = field(default_factory=dict)  # by ifindex
 
 
@@ -119,17 +120,17 @@ def resolve(path: PathLike, route: Route, tables: Tables, actions: Actions) -> A
     if len(route.legs) != 1:
         return Adjacency(actions.multipath_route)
     leg = route.legs[0]
-    link, port = tables.links.get(leg.ifindex), tables.ports.get(leg.ifindex)
+    link, number = tables.links.get(leg.ifindex), tables.interfaces.get(leg.ifindex)
     sysctls = tables.sysctls.get(leg.ifindex, _NO_SYSCTLS)
-    if link is None or port is None or not _passes(link, path.family, sysctls):
+    if link is None or number is None or not _passes(link, path.family, sysctls) or not _carried(link, tables):
         return Adjacency(actions.external_route)
     mtu = _mtu(path, link, sysctls)
     neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None
     if neighbour is None or not neighbour.usable:
         # without a gateway this is a connected route: resolved hosts have host prefixes of their own (rib.h,
         # rule 3)
-        return Adjacency(actions.unresolved_neigh, interface=port, mtu=mtu)
-    return Adjacency(actions.forward, interface=port, mac=neighbour.mac, mtu=mtu)
+        return Adjacency(actions.unresolved_neigh, interface=number, mtu=mtu)
+    return Adjacency(actions.forward, interface=number, mac=neighbour.mac, mtu=mtu)
 
 
 def _passes(link: Link, family: int, sysctls: InterfaceSysctls) -> bool:
@@ -138,6 +139,16 @@ def _passes(link: Link, family: int, sysctls: InterfaceSysctls) -> bool:
     business."""
     ignores = sysctls.ignore_linkdown4 if family == FAMILY_IP4 else sysctls.ignore_linkdown6
     return link.up and not link.noarp and (link.carrier or not ignores)
+
+
+def _carried(link: Link, tables: Tables) -> bool:
+    """What a VLAN sub-interface is stacked on is up: with loose_binding it may be up while that is not."""
+    while link.is_vlan:
+        parent = tables.links.get(link.parent)
+        if parent is None or not parent.up:
+            return False
+        link = parent
+    return True
 
 
 def _mtu(path: PathLike, link: Link, sysctls: InterfaceSysctls) -> int:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ixroute.netlink.messages import attribute
+
 _ROOT = Path("/proc/sys/net")
+_NETCONF_ATTRIBUTES = 20  # struct nlmsghdr, struct netconfmsg { u8 ncm_family; } and its padding
+_NETCONFA_IFINDEX = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,12 @@ class InterfaceSysctls:
     ignore_linkdown4: bool = False
     ignore_linkdown6: bool = False
     mtu6: int = 0  # what IPv6 may send (a router advertisement can lower it), 0: not known
+
+
+def netconf_ifindex(message: bytes) -> int:
+    """The interface that an RTM_NEWNETCONF is about; 0: all of them (conf/all, conf/default, or not known)."""
+    payload = attribute(message[_NETCONF_ATTRIBUTES:], _NETCONFA_IFINDEX)
+    return max(int.from_bytes(payload[:4], sys.byteorder, signed=True), 0) if payload else 0
 
 
 def read(interface: str, root: Path = _ROOT) -> InterfaceSysctls:

@@ -1,4 +1,4 @@
-"""Which neighbours are gateways: next hops of routes, on ports. A host that is only itself reached is
+"""Which neighbours are gateways: next hops of routes, on ports and their VLANs. A host that is only itself reached is
 none."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gateway_of_path(path_id: int, known: Known, tables: Tables, rib: RibLike, in
         link = tables.links.get(leg.ifindex)
         if (
             leg.neighbour is None
-            or leg.ifindex not in tables.ports
+            or leg.ifindex not in tables.interfaces
             or link is None
             or not link.up
             or link.noarp

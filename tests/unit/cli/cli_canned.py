@@ -28,6 +28,23 @@ _PORT: dict[str, Any] = {
     "door": {"written_packets": 9, "written_bytes": 900, "write_failed": 1, "read_packets": 10},
     "driver": {"rx_ring_full": 2, "rx_dropped": 0, "tx_ring_empty": 5, "tx_kicks": 77},
 }
+_SUB: dict[str, Any] = {
+    "name": "wan0.7",
+    "ifindex": 20,
+    "port": "wan0",
+    "tags": [{"protocol": "802.1Q", "id": 7}],
+    "up": True,
+    "mtu": 1500,
+    "mac": "02:00:00:00:00:01",
+    "rx_packets": 2000,
+    "rx_bytes": 136_000,
+    "tx_packets": 50,
+    "tx_bytes": 3400,
+    "sent_packets": 1990,
+    "punted": 4,
+    "policed": 1,
+    "dropped": 5,
+}
 _WORKER: dict[str, Any] = {
     "number": 0,
     "core": 1,
@@ -56,6 +73,21 @@ def stats() -> Stats:
         "uptime_s": 7980.5,
         "time_ns": 100_000_000_000,
         "ports": [copy.deepcopy(_PORT), lan],
+        "sub_interfaces": [
+            copy.deepcopy(_SUB),
+            copy.deepcopy(_SUB)
+            | {
+                "name": "wan0.100.7",
+                "ifindex": 22,
+                "tags": [{"protocol": "802.1ad", "id": 100}, {"protocol": "802.1Q", "id": 7}],
+                "rx_packets": 0,
+                "rx_bytes": 0,
+                "sent_packets": 0,
+                "punted": 0,
+                "policed": 0,
+                "dropped": 0,
+            },
+        ],
         "workers": [dict(_WORKER)],
         "fib": {
             "prefixes4": 1_012_345,
@@ -113,6 +145,8 @@ def stats_later() -> Stats:
     wan["dropped"]["blackhole_route"] += 10
     lan["tx_packets"] += 499_990
     lan["tx_bytes"] += 31_999_360
+    later["sub_interfaces"][0]["rx_packets"] += 1000
+    later["sub_interfaces"][0]["rx_bytes"] += 68_000
     later["workers"][0]["packets"] += 500_000
     later["workers"][0]["busy_cycles"] += 150_000_000
     for key, more in (("rx", 500_000), ("sent", 499_990), ("tx", 499_990), ("dropped", 10)):
@@ -149,6 +183,7 @@ def lookup() -> Lookup:
             "index": 9,
             "action": "forward",
             "port": "wan0",
+            "interface": "wan0",
             "mac": "02:00:00:00:00:09",
             "mtu": 1500,
             "routes": 1,

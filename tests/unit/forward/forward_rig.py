@@ -40,6 +40,11 @@ MTU = 1500
 OWN4 = ["192.0.2.1", "198.51.100.1", "203.0.113.1"]
 
 VIA_1, VIA_0, GLEAN_1, GLEAN_0, EXTERNAL, MULTIPATH, NARROW, HOST_0, VIA_2 = range(8, 17)
+VIA_SUB, VIA_INNER, VIA_SUB_1, GLEAN_SUB = range(17, 21)
+
+SUB, OUTER, INNER, SUB_1 = range(64, 68)
+"""Interface numbers of VLAN sub-interfaces, there only when a test sets them: two of port 0, one on the second of these,
+one of port 1."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Path:
     """What an adjacency says: `action` is a reason's name, or "" to forward."""
 
     action: str
-    port: int = 0
+    port: int = 0  # interface
     mac: bytes = bytes(6)
     mtu: int = 0
 
@@ -68,6 +73,10 @@ PATHS = {
     NARROW: Path("", 1, PEER[1], 1300),
     HOST_0: Path("", 0, PEER[0], MTU),
     VIA_2: Path("", 2, PEER[2], MTU),
+    VIA_SUB: Path("", SUB, PEER[0], MTU),
+    VIA_INNER: Path("", INNER, PEER[0], MTU - 4),
+    VIA_SUB_1: Path("", SUB_1, PEER[1], MTU),
+    GLEAN_SUB: Path("unresolved_neigh", SUB, mtu=MTU),
 }
 
 ROUTES: dict[IPv4Network | IPv6Network, int] = {
@@ -85,6 +94,10 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
         "10.7.0.0/16": ADJ_REJECT,
         "10.8.0.0/16": ADJ_KERNEL,
         "10.9.0.0/16": VIA_2,
+        "10.20.0.0/16": VIA_SUB,
+        "10.21.0.0/16": VIA_INNER,
+        "10.22.0.0/16": VIA_SUB_1,
+        "192.0.3.0/24": GLEAN_SUB,
         "172.16.0.0/12": VIA_0,
         "192.0.2.0/24": GLEAN_0,
         "192.0.2.1/32": ADJ_LOCAL,
@@ -102,6 +115,9 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
         "2001:db8:6::/48": ADJ_BLACKHOLE,
         "2001:db8:7::/48": ADJ_REJECT,
         "2001:db8:72::/48": VIA_0,
+        "2001:db8:20::/48": VIA_SUB,
+        "2001:db8:21::/48": VIA_INNER,
+        "2001:db8:22::/48": VIA_SUB_1,
         "2001:db8:a::/64": GLEAN_0,
         "2001:db8:a::/128": ADJ_LOCAL,
         "2001:db8:a::1/128": ADJ_LOCAL,

@@ -101,20 +101,21 @@ def ethernet(packet: bytes, port: int, context: Context) -> tuple[int, Frame]:
 
 
 def untag(rest: bytes, context: Context) -> bytes:
-    """`rest` begins with an EtherType; so does the answer, without a priority tag."""
-    tags = {b"\x81\x00": "vlan_tag_mismatch", b"\x88\xa8": "non_ip"}
-    for depth in range(2):
-        mismatch = tags.get(rest[:2])
-        if mismatch is None:
+    """`rest` begins with an EtherType; so does the answer, without priority tags."""
+    tags = (b"\x81\x00", b"\x88\xa8")
+    for _ in range(4):
+        if rest[:2] not in tags:
             return rest
         if len(rest) < 6:
             raise Ended("frame_too_short")
         vid = int.from_bytes(rest[2:4], "big") & 0xFFF
-        if vid in context.vlans or (vid == 0 and depth == 1):
+        if vid in context.vlans:
             raise Ended("vlan_sub_interface")
         if vid:
-            raise Ended(mismatch)
+            raise Ended("vlan_tag_mismatch")
         rest = rest[4:]
+    if rest[:2] in tags:
+        raise Ended("vlan_sub_interface")
     return rest
 
 

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ixroute.netlink.contract import Actions, LinkState, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, TapState
 from ixroute.netlink.sockets import Message
 
 ACTIONS = Actions(
@@ -77,6 +77,8 @@ def link_message(
     parent_elsewhere: bool = False,
     link_kind: str = "",
     vlan: tuple[int, int] = (0, 0),
+    egress_qos: bool = False,
+    moved: bool = False,
     flags: int = 0,
     family: int = 0,
 ) -> Message:
@@ -86,12 +88,14 @@ def link_message(
     body += attribute(10, u32(master)) if master else b""
     body += attribute(5, u32(parent)) if parent else b""
     body += attribute(37, u32(0)) if parent_elsewhere else b""
+    body += attribute(45, u32(1)) if moved else b""
     if link_kind:
         info = attribute(1, link_kind.encode() + b"\0")
-        if vlan[0]:
-            info += attribute(
-                2, attribute(1, struct.pack("=H", vlan[0])) + attribute(5, struct.pack(">H", vlan[1]))
-            )
+        if vlan[1]:
+            data = attribute(5, struct.pack(">H", vlan[1])) + attribute(1, struct.pack("=H", vlan[0]))
+            data += attribute(2, struct.pack("=II", 1, 0xFFFFFFFF))
+            data += attribute(3, attribute(1, struct.pack("=II", 3, 5))) if egress_qos else b""
+            info += attribute(2, data)
         body += attribute(18, info)
     return message(kind, body)
 
@@ -255,6 +259,8 @@ class FakeAdjacencies:
 class FakeSink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    subs: dict[int, InterfaceState] = field(default_factory=dict)
+    takes_subs: bool = True
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
@@ -265,9 +271,28 @@ class FakeSink:
         self.calls += 1
         self.ports[port] = state
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
         self.calls += 1
-        self.vlans[port] = vids
+        self.vlans[interface] = vids
+
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        self.calls += 1
+        if not self.takes_subs:
+            return False
+        outer = [s.tags for s in self.subs.values() if s.port == state.port]
+        assert len(state.tags) == 1 or state.tags[:1] in outer, "inner before outer"
+        before = self.subs.get(number)
+        assert before is None or (before.port, before.tags) == (state.port, state.tags), "number in use"
+        self.subs[number] = state
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        self.calls += 1
+        gone = self.subs.pop(number)
+        self.vlans.pop(number, None)
+        assert not any(
+            s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()
+        ), "outer before inner"
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

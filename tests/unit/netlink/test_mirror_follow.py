@@ -86,7 +86,7 @@ class World:
     def announce(self) -> FakeSink:
         follower = self.follower
         self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
-        self.announcer.announce(follower.tables, follower.addresses)
+        self.announcer.announce(follower.tables, follower.addresses, follower.interfaces)
         return self.sink
 
 
@@ -281,15 +281,16 @@ def test_a_renamed_tap_stays_its_ports(world: World) -> None:
 @pytest.mark.parametrize(
     ("stacked", "kernel_all", "vlans"),
     [
-        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x8100)), False, {7}),
-        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x88A8)), True, set()),
+        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x8100)), False, set()),
+        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x88A8)), False, set()),
+        (link_message(50, "v", parent=LAN, link_kind="vlan", vlan=(7, 0x8100), egress_qos=True), False, {7}),
         (link_message(50, "v", parent=LAN, link_kind="macvlan"), True, set()),
         (link_message(50, "v", parent=LAN, link_kind="ipvlan"), True, set()),
         (link_message(50, "v", parent=LAN, link_kind="gre"), False, set()),
         (link_message(50, "v", parent=LAN, link_kind="macvlan", parent_elsewhere=True), False, set()),
         (link_message(LAN, "lan", master=50), True, set()),
     ],
-    ids=["vlan", "802.1ad", "macvlan", "ipvlan", "gre", "another namespace's", "in a bridge"],
+    ids=["vlan", "802.1ad", "egress-qos-map", "macvlan", "ipvlan", "gre", "another namespace's", "in a bridge"],
 )
 def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: set[int]) -> None:
     world.follower.event(stacked)

@@ -208,7 +208,7 @@ def test_hosts_are_probed_when_stale_and_in_use(
 
 
 def test_a_gateway_is_what_routes_use_beyond_the_neighbours_own_prefix() -> None:
-    rib, paths, tables = FakeRib(), PathIndex(), Tables(ports={10: 3})
+    rib, paths, tables = FakeRib(), PathIndex(), Tables(ports={10: 3}, interfaces={10: 3})
     tables.links.put(Link(10, "lan", flags=IFF_UP, mtu=1500, carrier=True))
 
     def put(path_id: int, leg: Leg, users: int, mtu: int = 0) -> None:

@@ -39,7 +39,7 @@ Change = Callable[[Tables], object]
 
 def ordinary() -> Tables:
     """Ports 3 and 4 up on their TAPs, both gateways reachable on the first."""
-    tables = Tables(ports={TAP: 3, OTHER_TAP: 4})
+    tables = Tables(ports={TAP: 3, OTHER_TAP: 4}, interfaces={TAP: 3, OTHER_TAP: 4})
     for index, name in ((TAP, "lan"), (OTHER_TAP, "wan"), (NOT_A_PORT, "eth9")):
         tables.links.put(Link(index, name, flags=IFF_UP, mtu=1500, carrier=True))
     for family, address in ((4, GW4), (6, GW6)):
