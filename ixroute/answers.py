@@ -16,6 +16,7 @@ from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
 from ixroute.netlink.contract import InterfaceState
+from ixroute.lookups import question, walk
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
@@ -41,6 +42,7 @@ class Answers:
             "neighbors": lambda _: self._neighbors(),
             "adjacencies": lambda _: self._adjacencies(),
             "lookup": self.lookup,
+            "rules": lambda _: self._rules(),
             "reload": lambda _: schema.Done(text=self._reload()),
             "resync": lambda _: self._resynced(),
         }
@@ -225,24 +227,43 @@ class Answers:
             legs=self._legs(self._parts.rib.path(index)),
         )
 
+    def _rules(self) -> schema.Rules:
+        rules, programs = self._parts.mirror.rules()
+        return schema.Rules(
+            rules=[
+                schema.Rule(
+                    family=rule.family,
+                    priority=rule.priority,
+                    text=rule.text,
+                    state=rule.state,
+                    why=rule.why,
+                    interfaces=list(rule.interfaces),
+                )
+                for rule in rules
+            ],
+            programs=[
+                schema.Program(
+                    interface=program.interface,
+                    family=program.family,
+                    steps=list(program.steps),
+                    same_source=program.same_source,
+                )
+                for program in programs
+            ],
+        )
+
     def lookup(self, params: Params) -> schema.Lookup:
-        text = str(params.get("address", ""))
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            raise CommandError(f"{text!r} is no IPv4 or IPv6 address") from None
+        asked = question(params)
         with self._parts.mirror.locked():
-            answer = self._parts.rib.lookup(address.packed)
-            # The index is read where packets read theirs; prefix and route are what the RIB knows it by.
-            adjacency = self._adjacency(self._parts.fib.read(address.packed))
-            route = None
+            found = walk(asked, self._parts.mirror, self._parts.rib)
+            adjacency, answer, route = self._adjacency(found.index), found.answer, None
             if answer.route is not None and answer.type is not None:
                 route = self._route(Entry(answer.route, answer.index, True, answer.type))
         action = adjacency["action"]
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
         return schema.Lookup(
-            address=str(address),
+            address=asked.address,
             verdict=verdict,
             reason="" if reason is None else action,
             prefix=str(answer.prefix) if answer.prefix is not None else "",
@@ -250,6 +271,9 @@ class Answers:
             neighbor=answer.neighbour,
             adjacency=adjacency,
             text=reason.text if reason is not None else "",
+            table=found.table,
+            step=found.step,
+            program=found.program,
         )
 
     def _resynced(self) -> schema.Done:

@@ -9,6 +9,7 @@
 #define ADJ_BLACKHOLE ...
 #define ADJ_REJECT ...
 #define ADJ_KERNEL ...
+#define ADJ_POLICY ...
 #define ADJ_RESERVED ...
 #define ADJ_ACTION_FORWARD ...
 #define ADJ_ACTION_MAX ...
@@ -108,7 +109,10 @@ struct rib_stats {
 	uint64_t failed;
 	uint64_t paths_exhausted;
 	uint64_t bytes;
+	uint64_t fibs;
 };
+#define RIB_FIBS_MAX ...
+int rib_show_table(struct rib *rib, uint32_t table, unsigned shortest, struct fib *fib);
 struct rib *rib_create(struct fib *fib, struct adjacency_table *adjacencies, uint8_t new_path_action);
 void rib_destroy(struct rib *rib);
 int rib_add(struct rib *rib, const struct route *route, const struct path *path, enum rib_how how);
@@ -133,6 +137,8 @@ struct rib_answer {
 	struct route route;
 };
 void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, struct rib_answer *out);
+int rib_lookup_table(const struct rib *rib, uint32_t table, unsigned shortest, uint8_t family, const uint8_t *addr,
+		     struct rib_answer *out);
 struct rib_entry {
 	struct route route;
 	uint32_t path_id;
@@ -372,6 +378,24 @@ uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
 struct dataplane;
 struct worker;
+#define VIEW_STEPS ...
+#define VIEW_LOOKUP ...
+#define VIEW_VERDICT ...
+#define VIEW_GOTO ...
+#define VIEW_SAME_SOURCE ...
+struct view_step {
+	const struct fib *fib;
+	uint8_t kind;
+	uint8_t reason;
+	uint16_t to;
+	uint8_t inverted;
+	uint8_t protocol;
+	uint8_t tos, tos_mask;
+	uint16_t source_first, source_last;
+	uint16_t destination_first, destination_last;
+	uint8_t source_len, destination_len;
+	uint8_t source[16], destination[16];
+};
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
@@ -385,6 +409,11 @@ int dataplane_set_interface(struct dataplane *dataplane, uint32_t number, uint32
 			    uint32_t n_tags, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
 int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
+		       uint32_t n, uint32_t flags);
+struct view;
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
+uint32_t dataplane_collect_views(struct dataplane *dataplane);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ixroute.driver.port import Link, Port, PortError
 from ixroute.forward import worker as flags
 from ixroute.forward.worker import Dataplane, Worker
-from ixroute.netlink.contract import InterfaceState, LinkState, PortState, TapState
+from ixroute.netlink.contract import InterfaceState, LinkState, PortState, Step, TapState
 from ixroute.tap.tap import Tap, TapError
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ def port_flags(state: PortState) -> int:
         flags.PORT_ACCEPT_LOCAL: state.accept_local,
         flags.PORT_ROUTE_LOCALNET: state.route_localnet,
         flags.PORT_KERNEL_ALL: state.kernel_all,
-        flags.PORT_RULES4: state.rules4,
-        flags.PORT_RULES6: state.rules6,
     }
     return sum(bit for bit, on in bits.items() if on) | RPF_FLAGS[state.rpf]
 
@@ -152,6 +150,10 @@ class Pairs:
 
     def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
         self._dataplane.set_vlans(interface, vids)
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self._dataplane.set_view(interface, family, steps, same_source)
+        return True
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self._dataplane.set_local4(addresses)

@@ -354,6 +354,7 @@ def _actions() -> contract.Actions:
         external_route=reason_number("external_route"),
         unresolved_neigh=reason_number("unresolved_neigh"),
         multipath_route=reason_number("multipath_route"),
+        policy_rule=reason_number("policy_rule"),
     )
 
 

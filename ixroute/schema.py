@@ -141,7 +141,7 @@ class MirrorStats(TypedDict):
     failed: int  # times the FIB or memory refused a route (tried again by itself)
     paths_exhausted: int  # routes given to the kernel since no path was left
     rib_bytes: int
-    policy_rules: list[str]  # ip rules for which all packets go to the kernel
+    policy_rules: list[str]  # ip rules that only the kernel can follow: packets they may match go there
 
 
 class Totals(TypedDict):
@@ -229,7 +229,9 @@ class Adjacency(TypedDict):
 
 
 class Lookup(TypedDict):
-    """`lookup` with params {address}. What a packet to that address meets."""
+    """`lookup` with params {address} and, for rules, {iif, from, tos, protocol, sport, dport}; or {address} and
+    {vrf} or {table}. What a packet to that address meets: one that comes in by an interface (`iif`, else one
+    that no rule names), or a lookup in one table."""
 
     address: str
     verdict: str  # "forward", "punt", "drop"
@@ -239,6 +241,38 @@ class Lookup(TypedDict):
     neighbor: bool  # the entry is a neighbour's own, under the route
     adjacency: Adjacency
     text: NotRequired[str]  # the reason in words
+    table: NotRequired[str]  # what answered: "local, main", "default", "100"; "" when no table did
+    step: NotRequired[int]  # number of the step that decided, of `program`; -1: its end
+    program: NotRequired[list[str]]  # what such packets look up, in order
+
+
+class Rule(TypedDict):
+    """An `ip rule`, and what becomes of it."""
+
+    family: int
+    priority: int
+    text: str  # as `ip rule` shows it
+    state: (
+        str  # "honoured", "punts" (the packets it may match go to the kernel), "never" (matches none of ours)
+    )
+    why: str  # of "punts"
+    interfaces: list[str]  # where it is so; none: everywhere
+
+
+class Program(TypedDict):
+    """What packets of an interface look up, in order, until a route or a verdict is found."""
+
+    interface: str
+    family: int
+    steps: list[str]
+    same_source: bool  # their sources are looked up by the same steps (rp_filter); else by the kernel
+
+
+class Rules(TypedDict):
+    """`rules`: policy rules in the kernel's order, and what they come to on each interface."""
+
+    rules: list[Rule]
+    programs: list[Program]
 
 
 class Done(TypedDict):

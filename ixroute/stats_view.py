@@ -214,6 +214,7 @@ class _View:
             f"Mirror   {state}; {count(mirror['routes4'])} IPv4 and {count(mirror['routes6'])} IPv6 routes, "
             f"{count(mirror['neighbors'])} neighbours; {_of(mirror['resyncs'], 'dump')}, "
             f"{_of(mirror['overruns'], 'overrun')}, {count(mirror['drift'])} found by audits",
+            *(f"Kernel   follows {rule}" for rule in mirror["policy_rules"]),
             f"Packets  {_equation(self.now['totals'])}",
         ]
 

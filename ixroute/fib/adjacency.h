@@ -28,6 +28,7 @@
 #define ADJ_BLACKHOLE 4u
 #define ADJ_REJECT 5u	/* unreachable, prohibit: the kernel answers */
 #define ADJ_KERNEL 6u	/* only the kernel can do this right (tos routes, source routes, several legs, encap …) */
+#define ADJ_POLICY 7u	/* no FIB shows it: what a rule says that only the kernel can follow (forward/view.h) */
 #define ADJ_RESERVED 8u /* paths are numbered from here */
 
 struct adjacency {

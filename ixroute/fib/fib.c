@@ -225,9 +225,15 @@ static void clear_after(uint8_t *addr, unsigned len, unsigned bytes)
 
 int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index)
 {
+	return fib_match_at_most(fib, family, addr, 128, prefix, index);
+}
+
+int fib_match_at_most(const struct fib *fib, uint8_t family, const uint8_t *addr, unsigned at_most,
+		      struct prefix *prefix, uint32_t *index)
+{
 	const struct trie *trie = family == FAMILY_IP4 ? &fib->trie4 : &fib->trie6;
 	unsigned len = 0, bytes = family == FAMILY_IP4 ? 4 : 16;
-	uint32_t value = trie_match(trie, key_of(family, addr), &len);
+	uint32_t value = trie_match(trie, key_of(family, addr), at_most, &len);
 
 	if (value == 0)
 		return 0;
@@ -236,6 +242,17 @@ int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct
 	prefix->len = (uint8_t)len;
 	memcpy(prefix->addr, addr, bytes);
 	clear_after(prefix->addr, len, bytes);
+	*index = value - 1;
+	return 1;
+}
+
+int fib_get(const struct fib *fib, const struct prefix *prefix, uint32_t *index)
+{
+	const struct trie *trie = prefix->family == FAMILY_IP4 ? &fib->trie4 : &fib->trie6;
+	uint32_t value = trie_get(trie, key_of(prefix->family, prefix->addr), prefix->len);
+
+	if (value == 0)
+		return 0;
 	*index = value - 1;
 	return 1;
 }

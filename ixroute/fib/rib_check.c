@@ -63,7 +63,19 @@ static uint32_t slow_match(const struct rib *rib, const struct prefix *prefix, i
 	return NONE;
 }
 
-static uint32_t slow_table_index(const struct rib *rib, const struct node *node, uint32_t table)
+static uint32_t slow_alternative(const struct alternative *a, bool suppressed)
+{
+	switch (a->type) {
+	case ROUTE_BLACKHOLE:
+	case ROUTE_UNREACHABLE:
+	case ROUTE_PROHIBIT:
+		return a->path;
+	default:
+		return suppressed ? ADJ_NO_ROUTE : a->path;
+	}
+}
+
+static uint32_t slow_table_index(const struct rib *rib, const struct node *node, uint32_t table, bool suppressed)
 {
 	const struct alternative *best = NULL;
 	bool odd = false;
@@ -76,23 +88,27 @@ static uint32_t slow_table_index(const struct rib *rib, const struct node *node,
 		odd |= a->tos != 0 || a->source_len != 0;
 		if (best == NULL || a->metric < best->metric)
 			best = a;
-		else if (node->family == FAMILY_IP6 && a->metric == best->metric && a->path != best->path)
+		else if (node->family == FAMILY_IP6 && a->metric == best->metric &&
+			 slow_alternative(a, suppressed) != slow_alternative(best, suppressed))
 			odd = true;
 	}
-	return odd ? ADJ_KERNEL : best->path;
+	return odd ? ADJ_KERNEL : slow_alternative(best, suppressed);
 }
 
 static uint32_t slow_base(const struct rib *rib, const struct node *node)
 {
 	struct prefix prefix = node_prefix(node);
 
-	if (table_is_there(rib, node, RIB_TABLE_LOCAL))
-		return slow_table_index(rib, node, RIB_TABLE_LOCAL);
+	if (table_is_there(rib, node, RIB_TABLE_LOCAL)) {
+		uint32_t index = slow_table_index(rib, node, RIB_TABLE_LOCAL, false);
+
+		return index == ADJ_NO_ROUTE ? ADJ_KERNEL : index; /* throw */
+	}
 	if (!table_is_there(rib, node, RIB_TABLE_MAIN))
 		return NONE;
 	if (slow_match(rib, &prefix, node->len - 1, RIB_TABLE_LOCAL) != NONE)
 		return NONE;
-	return slow_table_index(rib, node, RIB_TABLE_MAIN);
+	return slow_table_index(rib, node, RIB_TABLE_MAIN, false);
 }
 
 /* The path that rule 3 asks for, written into `want`; false: none. */

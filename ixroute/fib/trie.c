@@ -503,14 +503,30 @@ int trie_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag)
 	return code;
 }
 
-uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len)
+/* Reading a page that was never written would map it: a table that holds little must not grow by being asked. */
+static uint32_t short_read(const struct trie *trie, unsigned len, struct key key)
 {
-	uint32_t ref = *root_record(trie, first_bits(key, trie->root_bits)), value = 0;
-	unsigned depth = trie->root_bits;
+	uint64_t place = 1ull << len | first_bits(key, len);
 
-	while (ref != 0) {
+	return lazy_array_written(&trie->short_values, place * 4 / ARENA_PAGE) ? *short_value(trie, place) : 0;
+}
+
+static uint32_t first_record(const struct trie *trie, struct key key)
+{
+	uint64_t slot = first_bits(key, trie->root_bits);
+
+	return lazy_array_written(&trie->root_records, slot * 4 / ARENA_PAGE) ? *root_record(trie, slot) : 0;
+}
+
+uint32_t trie_match(const struct trie *trie, struct key key, unsigned at_most, unsigned *len)
+{
+	unsigned depth = trie->root_bits, bits = at_most < depth ? at_most : depth;
+	uint32_t ref = first_record(trie, key), value = 0;
+
+	while (ref != 0 && depth < at_most) {
 		const struct record *record = record_at(trie, ref);
-		unsigned slot = key_slot(key, depth), cover = record_cover(record, slot);
+		unsigned slot = key_slot(key, depth), most = at_most - depth < NODE_BITS ? at_most - depth : NODE_BITS;
+		unsigned cover = record_cover(record, slot, most);
 
 		if (cover != 0) {
 			value = *record_value(&trie->record_arena, record, cover);
@@ -519,11 +535,32 @@ uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len)
 		ref = record_has_kid(record, slot) ? record_kid(&trie->record_arena, record, slot) : 0;
 		depth = depth_below(depth);
 	}
-	for (unsigned bits = trie->root_bits + 1; value == 0 && bits-- > 0;) {
-		value = *short_value(trie, 1ull << bits | first_bits(key, bits));
+	for (bits++; value == 0 && bits-- > 0;) {
+		value = short_read(trie, bits, key);
 		*len = bits;
 	}
 	return value;
+}
+
+uint32_t trie_get(const struct trie *trie, struct key key, unsigned len)
+{
+	unsigned depth = trie->root_bits, place;
+	const struct record *record;
+	uint32_t ref;
+
+	if (len <= depth)
+		return short_read(trie, len, key);
+	for (ref = first_record(trie, key); ref != 0 && len > depth_below(depth); depth = depth_below(depth)) {
+		unsigned slot = key_slot(key, depth);
+
+		record = record_at(trie, ref);
+		ref = record_has_kid(record, slot) ? record_kid(&trie->record_arena, record, slot) : 0;
+	}
+	if (ref == 0)
+		return 0;
+	record = record_at(trie, ref);
+	place = record_place(key_slot(key, depth), len - depth);
+	return record_has(record, place) ? *record_value(&trie->record_arena, record, place) : 0;
 }
 
 static int arrays_create(struct trie *trie)

@@ -179,8 +179,10 @@ void trie_destroy(struct trie *trie);
 /* value = index + 1. What is retired gets `tag`. 0 or -ENOMEM; remove: also -ENOENT. */
 int trie_insert(struct trie *trie, struct key key, unsigned len, uint32_t value, uint64_t tag);
 int trie_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag);
-/* Longest match: its value, and its length in *len; 0: none. */
-uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len);
+/* Longest match of at most that many bits: its value, and its length in *len; 0: none. */
+uint32_t trie_match(const struct trie *trie, struct key key, unsigned at_most, unsigned *len);
+/* The value of exactly this prefix, 0: not there. */
+uint32_t trie_get(const struct trie *trie, struct key key, unsigned len);
 /* 0, or -EINVAL and the reason in why. */
 int trie_check(const struct trie *trie, char *why, size_t why_bytes);
 

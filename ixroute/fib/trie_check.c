@@ -81,7 +81,7 @@ static int check_record(struct check *check, uint32_t ref, uint32_t node, unsign
 		return wrong(check, "a record deeper than any prefix", depth, 0);
 	code = check_arrays(check, record, depth);
 	for (unsigned slot = 0; slot < NODE_SLOTS && code == 0; slot++) {
-		unsigned cover = record_cover(record, slot);
+		unsigned cover = record_cover(record, slot, NODE_BITS);
 
 		want[slot] = cover != 0 ? *record_value(arena, record, cover) : 0;
 		if (record_has_kid(record, slot)) {

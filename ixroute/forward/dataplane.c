@@ -1,5 +1,5 @@
 /* What all workers share, written by Python's thread while they read: every change is a store of one word,
- * so that they see the state before or after it. Interfaces are set in interfaces.c. */
+ * so that they see the state before or after it. Interfaces are set in interfaces.c, their views in views.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static const uint8_t reserved_action[ADJ_RESERVED] = {
 	[ADJ_BLACKHOLE] = REASON_blackhole_route,
 	[ADJ_REJECT] = REASON_reject_route,
 	[ADJ_KERNEL] = REASON_external_route,
-	[7] = REASON_no_route,
+	[ADJ_POLICY] = REASON_policy_rule,
 };
 
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
@@ -39,14 +39,21 @@ struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct ad
 		atomic_store_explicit(&dataplane->interface[i].port, i < n_ports ? i : MAX_PORTS, memory_order_relaxed);
 	for (uint32_t i = 0; i < ADJ_RESERVED; i++)
 		adjacency_set(adjacencies, i, NULL, 0, reserved_action[i], 0);
+	if (views_begin(dataplane)) {
+		dataplane_destroy(dataplane);
+		return NULL;
+	}
 	return dataplane;
 }
 
 void dataplane_destroy(struct dataplane *dataplane)
 {
+	if (!dataplane)
+		return;
 	for (uint32_t i = 0; i < MAX_INTERFACES; i++)
 		for (unsigned kind = 0; kind < 2; kind++)
 			free(atomic_load_explicit(&dataplane->interface[i].above[kind], memory_order_relaxed));
+	views_end(dataplane);
 	free(dataplane);
 }
 

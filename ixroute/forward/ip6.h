@@ -16,6 +16,10 @@
 #define IP6_SOURCE 8
 #define IP6_DESTINATION 24
 #define IP6_HOP_BY_HOP 0
+#define IP6_ROUTING 43
+#define IP6_FRAGMENT 44
+#define IP6_FRAGMENT_BYTES 8u
+#define IP6_DESTINATION_OPTIONS 60
 
 static inline bool ip6_is_unspecified(const uint8_t *address)
 {
@@ -112,6 +116,8 @@ static inline unsigned ip6_decide(const struct ingress *in, const struct packet 
 
 	if (action == REASON_local_route)
 		return ip6_to_router(packet, action);
+	if (action == REASON_policy_rule) /* before what drops: it may be for us */
+		return packet->marks & MARK_LINK_LOCAL ? ip6_to_router(packet, REASON_ipv6_link_local) : action;
 	if (packet->marks & MARK_GROUP) /* nor is an ICMPv6 error sent, RFC 4443 2.4 (e.3) */
 		return REASON_uc_dip_over_mc_dmac;
 	if (packet->marks & MARK_FROM_UNSPECIFIED)

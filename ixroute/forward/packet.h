@@ -27,6 +27,7 @@ enum version { VERSION_NONE, VERSION_4, VERSION_6 };
 #define MARK_FROM_UNSPECIFIED 16u /* IPv6: source is :: */
 #define MARK_FROM_LOOPBACK 32u	  /* IPv4: source is in 127/8 and route_localnet is on */
 
+struct view;
 struct vlan_table;
 
 /* An interface that packets of a burst came in by, read once per burst: a change made meanwhile is seen by the next. */
@@ -35,6 +36,7 @@ struct ingress {
 	const _Atomic uint64_t *vlan; /* bit per VLAN id on it that is the kernel's */
 	struct vlan_table *above[2];  /* and those that are ours */
 	const _Atomic uint64_t *local_filter;
+	const struct view *view[2]; /* by VIEW_OF_IP4, VIEW_OF_IP6: what its packets look up */
 	uint32_t flags;	    /* PORT_* */
 	uint32_t interface; /* number */
 };

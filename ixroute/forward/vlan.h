@@ -50,6 +50,9 @@ static inline void ingress_read(struct ingress *in, const struct dataplane *data
 	in->vlan = dataplane->vlan[number];
 	in->local_filter = dataplane->local_filter;
 	in->interface = number;
+	/* acquire: with a view come its rules (views.c). */
+	in->view[VIEW_OF_IP4] = atomic_load_explicit(&from->view[VIEW_OF_IP4], memory_order_acquire);
+	in->view[VIEW_OF_IP6] = atomic_load_explicit(&from->view[VIEW_OF_IP6], memory_order_acquire);
 }
 
 static inline const struct ingress *sub_ingress_of(struct sub_ingress *subs, unsigned number)

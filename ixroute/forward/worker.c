@@ -85,59 +85,115 @@ static uint64_t burst_validate(struct worker *worker, struct burst *burst)
 /* ---- Look up ---- */
 
 /* Puts the answers where they belong and fetches the adjacencies they name. An index that the table does not have
- * (there is none as long as both have the same writer) counts as no route. */
-static inline void answers_place(const struct adjacency_table *table, uint32_t *const *into, const uint32_t *index,
+ * (there is none as long as both have the same writer) counts as no route. Returns whether any found no route. */
+static inline bool answers_place(const struct adjacency_table *table, uint32_t *const *into, const uint32_t *index,
 				 unsigned n)
 {
+	bool missed = false;
+
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t at = index[i] < table->capacity ? index[i] : ADJ_NO_ROUTE;
 
 		*into[i] = at;
+		missed |= at == ADJ_NO_ROUTE;
 		__builtin_prefetch(&table->entry[at]);
 	}
+	return missed;
+}
+
+/* What is left to do when all packets of a version whose view begins with `first` have that lookup's answer: the rest
+ * of their views for those who found nothing, all of it for the others. */
+static __attribute__((noinline)) void burst_walk(const struct dataplane *dataplane, struct burst *burst, enum version version,
+						 const struct fib *first)
+{
+	struct view_walk walk[VIEW_WALKS];
+	unsigned n = 0, source = version == VERSION_4 ? IP4_SOURCE : IP6_SOURCE,
+		 destination = version == VERSION_4 ? IP4_DESTINATION : IP6_DESTINATION;
+
+	for (unsigned i = 0; i < burst->n; i++) {
+		struct packet *packet = &burst->packet[i];
+		const struct view *view;
+		bool began;
+
+		if (packet->reason != REASON_FORWARD || packet->version != version)
+			continue;
+		view = packet->in->view[version - VERSION_4];
+		began = first && view->first == first;
+		if (!began || packet->index == ADJ_NO_ROUTE)
+			walk[n++] = (struct view_walk){ view, packet, packet->ip + destination, &packet->index, began };
+		if (!(packet->marks & MARK_SOURCE))
+			continue;
+		if (!view->same_source)
+			packet->source_index = ADJ_POLICY;
+		else if (!began || packet->source_index == ADJ_NO_ROUTE)
+			walk[n++] = (struct view_walk){ view, packet, packet->ip + source, &packet->source_index, began };
+	}
+	view_run(dataplane->adjacencies, version == VERSION_4 ? 4 : 6, walk, n);
 }
 
 static void burst_lookup4(const struct dataplane *dataplane, struct burst *burst)
 {
+	const struct fib *first = burst->in.view[VIEW_OF_IP4]->first;
 	uint32_t address[2 * BURST], index[2 * BURST], *into[2 * BURST];
 	unsigned n = 0;
+	bool more = false;
 
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
+		const struct view *view;
 
 		if (packet->reason != REASON_FORWARD || packet->version != VERSION_4)
 			continue;
+		view = packet->in->view[VIEW_OF_IP4];
+		if (!first || view->first != first) {
+			more = true;
+			continue;
+		}
 		address[n] = load32(packet->ip + IP4_DESTINATION);
 		into[n++] = &packet->index;
 		if (packet->marks & MARK_SOURCE) {
+			if (!view->same_source) {
+				packet->source_index = ADJ_POLICY;
+				continue;
+			}
 			address[n] = load32(packet->ip + IP4_SOURCE);
 			into[n++] = &packet->source_index;
 		}
 	}
-	if (n == 0)
-		return;
-	fib4_lookup_burst(dataplane->fib, address, index, n);
-	answers_place(dataplane->adjacencies, into, index, n);
+	if (n != 0) {
+		fib4_lookup_burst(first, address, index, n);
+		more |= answers_place(dataplane->adjacencies, into, index, n);
+	}
+	if (__builtin_expect(more, 0))
+		burst_walk(dataplane, burst, VERSION_4, first);
 }
 
 static void burst_lookup6(const struct dataplane *dataplane, struct burst *burst)
 {
+	const struct fib *first = burst->in.view[VIEW_OF_IP6]->first;
 	const uint8_t *address[BURST];
 	uint32_t index[BURST], *into[BURST];
 	unsigned n = 0;
+	bool more = false;
 
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
 
 		if (packet->reason != REASON_FORWARD || packet->version != VERSION_6)
 			continue;
+		if (!first || packet->in->view[VIEW_OF_IP6]->first != first) {
+			more = true;
+			continue;
+		}
 		address[n] = packet->ip + IP6_DESTINATION;
 		into[n++] = &packet->index;
 	}
-	if (n == 0)
-		return;
-	fib6_lookup_burst(dataplane->fib, address, index, n);
-	answers_place(dataplane->adjacencies, into, index, n);
+	if (n != 0) {
+		fib6_lookup_burst(first, address, index, n);
+		more |= answers_place(dataplane->adjacencies, into, index, n);
+	}
+	if (__builtin_expect(more, 0))
+		burst_walk(dataplane, burst, VERSION_6, first);
 }
 
 /* ---- Where a frame goes ---- */

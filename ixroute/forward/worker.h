@@ -10,6 +10,7 @@
 #include "fib/fib.h"
 #include "forward/counters.h"
 #include "forward/reasons.h"
+#include "forward/view.h"
 #include "tap/door.h"
 
 #define MAX_PORTS DOOR_PORTS
@@ -56,6 +57,7 @@ struct interface {
 	_Atomic uint32_t mtu;		   /* largest IP packet that may leave here (also in each adjacency) */
 	_Atomic uint32_t port;		   /* whose queues it uses; MAX_PORTS: no such interface */
 	struct vlan_table *_Atomic above[2]; /* its sub-interfaces by type of tag (vlan_kind); NULL: none ever */
+	struct view *_Atomic view[2];	     /* by VIEW_OF_IP4, VIEW_OF_IP6; never NULL */
 };
 
 /* Token buckets in front of the punt, per port and reason, shared evenly by the workers (at least 1 each). The clock
@@ -83,6 +85,7 @@ struct dataplane {
 	_Atomic uint64_t vlan[MAX_INTERFACES][64]; /* bit per VLAN id with a sub-interface that only the kernel can serve */
 	struct policer policer[64];
 	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
+	struct view *views; /* the writer's: all there are, retired ones too */
 };
 
 /* NULL: no memory, or numbers out of range. The parts are Python's and outlive it. Policers let nothing pass until
@@ -105,6 +108,15 @@ int dataplane_set_interface(struct dataplane *dataplane, uint32_t number, uint32
 int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 /* -EINVAL also for a reason that is not a punt. */
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+/* What packets of a family (4, 6) that come in by the interface look up; until then: fib. An equal view that others
+ * have is shared. Only in the FIBs' writer's thread, whose epoch it advances. 0, -EINVAL (view_create, or no such
+ * interface), -ENOMEM: nothing changed. */
+int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
+		       uint32_t n, uint32_t flags);
+/* The view that an interface below MAX_INTERFACES shows, to be compared only. */
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
+/* Frees replaced views that no worker can see any more; returns how many are kept yet. In the same thread. */
+uint32_t dataplane_collect_views(struct dataplane *dataplane);
 /* All own IPv4 addresses, wire order. An address that was and stays own is not missing for a moment. */
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 

@@ -15,6 +15,7 @@ from typing import Any
 from ixroute._dataplane import ffi, lib
 from ixroute.forward.policers import DEFAULT_POLICERS, Policer
 from ixroute.forward.reasons import BY_NAME, REASONS
+from ixroute.forward.view import StepLike, c_steps
 from ixroute.tap.loop import CLoop
 
 PORT_UP = 1
@@ -121,6 +122,31 @@ class Dataplane:
         """No packet comes in or leaves by this sub-interface from the workers' next passes on. Harmless for one that
         is not in use. ValueError: out of range; OSError EBUSY: another interface is stacked on it."""
         _check(lib.dataplane_clear_interface(self.c, number), f"interface {number}")
+
+    def set_view(self, interface: int, family: int, steps: Sequence[StepLike], same_source: bool) -> None:
+        """What packets of a family (4, 6) that come in by an interface look up; until then, the dataplane's FIB.
+
+        Only in the thread that writes the FIBs: it shares their epoch. The FIBs must outlive the dataplane, or at
+        least every view that names them and the next quiescent point. same_source: source addresses
+        (rp_filter, our own) are looked up by the same steps, which must then all be for all packets. Not to be set
+        when rules ask for the incoming interface, since Linux looks a source up as if it came in by the egress
+        (`__fib_validate_source`). Without it packets whose source matters are punted as source_validation.
+
+        ValueError: no such interface, or not a program (see view.h: at most 256 steps, gotos lead forward, …).
+        MemoryError: nothing changed.
+        """
+        if family not in (4, 6):
+            raise ValueError(f"view: family {family}")
+        cells = c_steps(family, steps)
+        flags = lib.VIEW_SAME_SOURCE if same_source else 0
+        _check(
+            lib.dataplane_set_view(self.c, interface, family, cells, len(steps), flags),
+            f"view of interface {interface}",
+        )
+
+    def collect_views(self) -> int:
+        """Frees replaced views that no worker can see any more; how many are kept yet. `set_view` does it too."""
+        return int(lib.dataplane_collect_views(self.c))
 
     def set_policer(self, reason: str, rate: int, burst: int) -> None:
         """KeyError for an unknown reason, ValueError for one that is not punted or numbers out of range."""
@@ -266,6 +292,7 @@ def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str
 def _check(result: int, what: str) -> None:
     if result == -errno.EINVAL:
         raise ValueError(f"{what}: out of range")
+    if result == -errno.ENOMEM:
+        raise MemoryError(what)
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
-

@@ -19,6 +19,41 @@ FAMILY_IP6 = 6
 NO_MAC = bytes(6)
 
 
+Ports = tuple[int, int]
+"""First and last TCP or UDP port of a range, host order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which packets a step of a program is for: those for which all that is given holds; with `inverted`, all
+    others. Prefixes are (address of 4 or 16 bytes, length). Ports are those the kernel's flow dissector finds
+    (0 in fragments and where a protocol has none), and a range matches no packet without."""
+
+    source: tuple[bytes, int] | None = None
+    destination: tuple[bytes, int] | None = None
+    tos: int = 0  # of the bits of tos_mask, in the byte that holds DSCP and ECN
+    tos_mask: int = 0
+    protocol: int = 0  # IPPROTO_*, 0: any
+    source_ports: Ports | None = None
+    destination_ports: Ports | None = None
+    inverted: bool = False
+
+
+ANY = Match()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of what packets of an interface go through until one has a verdict. Exactly one of the three is
+    set. A lookup without a route (or with a throw route) is no verdict; nor is the program's end: no_route.
+    goto: number of a later step, at most the program's length."""
+
+    match: Match = ANY
+    fib: Any = None  # LOOKUP: ixroute.fib.fib.Fib
+    verdict: int | None = None  # an action, as in Actions
+    goto: int | None = None
+
+
 class NextHopLike(Protocol):
     """One leg of a path (ixroute.fib.rib.NextHop)."""
 
@@ -58,6 +93,9 @@ class RibLike(Protocol):
     def neighbour_add(self, addr: bytes, ifindex: int) -> None: ...
     def neighbour_remove(self, addr: bytes, ifindex: int) -> bool: ...
     def settle(self) -> None: ...
+    @property
+    def main(self) -> Any: ...  # the FIB of local before main
+    def fib(self, table: int, shortest: int = 0) -> Any: ...  # OSError ENOSPC: no more tables
     def take_new_paths(self) -> list[int]: ...
     def path(self, path_id: int) -> PathLike | None: ...
     def path_routes(self, path_id: int) -> int: ...
@@ -93,6 +131,7 @@ class Actions:
     external_route: int
     unresolved_neigh: int
     multipath_route: int
+    policy_rule: int
     forward: int = 0
 
 
@@ -116,9 +155,9 @@ class PortState:
     send_redirects: bool = False
     accept_local: bool = False
     route_localnet: bool = False
-    kernel_all: bool = False  # the TAP has a master, or something other than VLANs stacked on it
-    rules4: bool = False
-    rules6: bool = False
+    kernel_all: bool = (
+        False  # the TAP has a master that is no VRF, or something other than VLANs stacked on it
+    )
     mac: bytes = NO_MAC
     mtu: int = 0
 
@@ -181,6 +220,11 @@ class Sink(Protocol):
         """The VLAN ids on an interface (port or sub-interface, by number) whose packets only the kernel can
         serve."""
 
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        """What packets of a family that come in by an interface (its number in the dataplane) look up. The FIBs
+        are complete. same_source: the kernel looks sources up (rp_filter) by the same steps, and all of them are
+        lookups for every packet. Until the first call the merged FIB alone. True: done."""
+
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         """All IPv4 addresses of all interfaces of this namespace, 4 bytes each, sorted."""
 
@@ -206,3 +250,26 @@ class NeighbourView:
     state: str  # "reachable", "stale", …
     managed: bool  # the kernel keeps it resolved
     router: bool
+
+
+@dataclass(frozen=True)
+class RuleView:
+    """A line of `show rules`. state: "honoured", "punts" (packets it may match go to the kernel) or "never" (no
+    packet that is forwarded matches); interfaces: where it is so, of the router's, none: everywhere."""
+
+    family: int
+    priority: int
+    text: str  # as `ip rule` shows it
+    state: str
+    why: str  # of "punts"
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProgramView:
+    """What packets of an interface look up. same_source: their sources are looked up by the same steps."""
+
+    interface: str
+    family: int
+    steps: tuple[str, ...]
+    same_source: bool

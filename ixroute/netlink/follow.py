@@ -23,6 +23,7 @@ from ixroute.netlink.nexthops import NextHopObject
 from ixroute.netlink.paths import PathIndex
 from ixroute.netlink.resolve import Tables
 from ixroute.netlink.resync import ResyncPlan, Scope
+from ixroute.netlink.rules import RuleTable
 from ixroute.netlink.sockets import Message
 
 log = logging.getLogger("ixroute.netlink")
@@ -44,8 +45,7 @@ class Follower:
         self.tables = Tables()
         self.interfaces = Interfaces(self.tables.interfaces)
         self.addresses = addresses.AddressTable()
-        self.rules4 = ""  # why the FIB is not the whole truth, "" when it is
-        self.rules6 = ""
+        self.rules = RuleTable()
         self.changed = True  # something the sink may have to be told
         self.sysctls_stale: set[int] = set()  # interfaces of which the kernel announced a change; 0: all
         self.malformed = 0
@@ -109,6 +109,8 @@ class Follower:
             return False
         self.changed = True
         self._paths.touch_link(link.index)
+        if before is None or before.name != link.name:
+            self._name_changed()
         if before is not None:
             if before.up != link.up or before.carrier != link.carrier or before.master != link.master:
                 self._plan.want(Scope.ROUTES, "link")
@@ -126,6 +128,7 @@ class Follower:
             return False
         self.changed = True
         self._plan.want(Scope.ROUTES, "link")
+        self._name_changed()
         self.addresses.remove_interface(ifindex)
         port = self.tables.ports.pop(ifindex, None)
         if port is not None:
@@ -136,11 +139,18 @@ class Follower:
             )
         self._place(ifindex)
         self._paths.touch_link(ifindex)
-        for other in self.tables.links.indexes() if port is not None else ():  # a name may be waiting for its port
+        for other in (
+            self.tables.links.indexes() if port is not None else ()
+        ):  # a name may be waiting for its port
             candidate = self.tables.links.get(other)
             if candidate is not None:
                 self._bind(candidate)
         return True
+
+    def _name_changed(self) -> None:
+        """Rules name interfaces that come, go, and are renamed, and nobody is told which they then mean."""
+        if self.rules.name_interfaces:
+            self._plan.want(Scope.RULES, "link")
 
     def _bind(self, link: Link) -> None:
         """A port's TAP is found by its name once, then known by its index, whatever it is renamed to."""
@@ -243,23 +253,9 @@ class Follower:
         self._plan.want(Scope.RULES, "rule")
 
     def replace_rules(self, family: int, dumped: Iterable[Message]) -> int:
-        why = rules.beyond_default([rules.parse(message) for message in dumped])
-        name = "rules4" if family == FAMILY_IP4 else "rules6"
-        before = getattr(self, name)
-        if why == before:
-            return 0
-        setattr(self, name, why)
-        self.changed = True
-        if why and not before:
-            log.warning(
-                "IPv%d: %s: only the kernel can follow policy rules, so it gets all IPv%d packets; "
-                "delete the rule (ip -%d rule) to forward fast again",
-                family,
-                why,
-                family,
-                family,
-            )
-        return 1
+        changed = self.rules.replace(family, tuple(rules.parse(message) for message in dumped))
+        self.changed |= changed
+        return int(changed)
 
     # ---- nexthop objects ----
 

@@ -44,7 +44,9 @@ class Interfaces:
         self._released: deque[tuple[int, int]] = deque()  # number, age at which it is free
         self._age = 0
         self._waiting: dict[int, None] = {}  # could be served if there were a number
-        self._moved: dict[int, set[int]] = {}  # by parent: VLAN ids whose sub-interface went to another namespace
+        self._moved: dict[
+            int, set[int]
+        ] = {}  # by parent: VLAN ids whose sub-interface went to another namespace
         self.refused = 0  # times there was no number for a sub-interface
 
     def get(self, ifindex: int) -> Place | None:
@@ -104,7 +106,9 @@ class Interfaces:
     def _take(self, ifindex: int, port: int, tags: tuple[Tag, ...]) -> bool:
         if not self._free:
             if not self.refused:
-                log.warning("more VLAN sub-interfaces than can be forwarded fast: the kernel routes the others")
+                log.warning(
+                    "more VLAN sub-interfaces than can be forwarded fast: the kernel routes the others"
+                )
             self.refused += 1
             self._waiting[ifindex] = None
             return False

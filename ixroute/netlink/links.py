@@ -20,6 +20,7 @@ ETH_P_8021AD = 0x88A8
 _IFLA_VLAN_ID = 1
 _IFLA_VLAN_EGRESS_QOS = 3
 _IFLA_VLAN_PROTOCOL = 5
+_IFLA_VRF_TABLE = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_EXT_MASK = 29
 _IFLA_MASTER = 10
@@ -41,6 +42,7 @@ class Link:
     vlan_id: int = 0
     vlan_protocol: int = 0  # ETH_P_*
     egress_qos: bool = False  # a VLAN that sends other priorities than 0
+    vrf_table: int = 0  # of a VRF: the table that packets of its members look up
     carrier: bool = False
     promisc: bool = False
     allmulti: bool = False
@@ -77,7 +79,8 @@ def parse(message: Message) -> Link | None:
     flags = decoded["flags"]
     info = decoded.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
-    vlan = bytes(info.get_attr("IFLA_INFO_DATA") or b"") if kind == "vlan" and info is not None else b""
+    data = bytes(info.get_attr("IFLA_INFO_DATA") or b"") if info is not None else b""
+    vlan, vrf = data if kind == "vlan" else b"", data if kind == "vrf" else b""
     elsewhere = decoded.get_attr("IFLA_LINK_NETNSID") is not None  # its parent's index is another namespace's
     carrier = decoded.get_attr("IFLA_CARRIER")
     mac = bytes(decoded.get_attr("IFLA_ADDRESS") or b"")
@@ -92,7 +95,10 @@ def parse(message: Message) -> Link | None:
         kind=kind,
         vlan_id=_number(vlan, _IFLA_VLAN_ID, "=H"),
         vlan_protocol=_number(vlan, _IFLA_VLAN_PROTOCOL, ">H"),
-        egress_qos=bool(messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)),  # the kernel lists those that are not 0
+        vrf_table=_number(vrf, _IFLA_VRF_TABLE, "=I"),
+        egress_qos=bool(
+            messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)
+        ),  # the kernel lists those that are not 0
         carrier=bool(carrier) if carrier is not None else bool(flags & IFF_LOWER_UP),
         # flags show what `ip link set promisc on` asked for; the counts, what packet sockets and bridges did
         # too
@@ -104,7 +110,7 @@ def parse(message: Message) -> Link | None:
 
 def _number(data: bytes, kind: int, fmt: str) -> int:
     payload = messages.attribute(data, kind)
-    return int(struct.unpack_from(fmt, payload)[0]) if payload and len(payload) >= 2 else 0
+    return int(struct.unpack_from(fmt, payload)[0]) if payload and len(payload) >= struct.calcsize(fmt) else 0
 
 
 def dump_request() -> tuple[int, bytes]:
@@ -155,6 +161,14 @@ class LinkTable:
             if not self._on[link.parent]:
                 del self._on[link.parent]
         return link
+
+    def names(self) -> set[str]:
+        return {link.name for link in self._links.values()}
+
+    def vrf_of(self, link: Link) -> Link | None:
+        """The VRF that it is a member of."""
+        master = self._links.get(link.master) if link.master else None
+        return master if master is not None and master.kind == "vrf" else None
 
     def indexes(self) -> set[int]:
         return set(self._links)

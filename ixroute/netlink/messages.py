@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from pyroute2.netlink import nla, nlmsg
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
 _NLMSGHDR_BYTES = 16
+BYTE_ORDER: Literal["little", "big"] = "little" if sys.byteorder == "little" else "big"
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -106,9 +106,6 @@ class NextHopMessage(nlmsg):  # type: ignore[misc]
     )
 
 
-RuleMessage = fibmsg
-
-
 def decode(message_class: Any, data: bytes) -> Any:
     """The decoded message. ValueError for bytes that are no such message, whatever pyroute2 makes of them."""
     header_bytes = _NLMSGHDR_BYTES + struct.calcsize("=" + "".join(fmt for _, fmt in message_class.fields))
@@ -147,6 +144,17 @@ def _decode_attributes(message: Any) -> None:
 def names(message: Any) -> frozenset[str]:
     """Names of the attributes a message carries."""
     return frozenset(attribute[0] for attribute in message["attrs"])
+
+
+def attributes(data: bytes, offset: int) -> dict[int, bytes]:
+    """Payloads of a message's attributes by number, the last of each. ValueError: a length that cannot be."""
+    _check_lengths(data, offset)
+    found = {}
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def attribute(data: bytes, wanted: int) -> bytes | None:

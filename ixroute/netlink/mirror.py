@@ -30,7 +30,9 @@ from ixroute.netlink.contract import (
     AdjacenciesLike,
     NeighbourView,
     Port,
+    ProgramView,
     RibLike,
+    RuleView,
     Sink,
     StreamLike,
 )
@@ -40,6 +42,7 @@ from ixroute.netlink.follow import Follower
 from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
+from ixroute.netlink.programs import Programs
 from ixroute.netlink.resolve import flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
@@ -120,6 +123,7 @@ class Mirror:
         self._asker = Asker(self._asking_failed)
         self.gateways = GatewayKeeper(self._asker.ask)
         self._announcer = Announcer(ports, watch, sink, self._tell)
+        self.programs = Programs(rib, actions, sink, self._tell)
 
     # ---- what others call ----
 
@@ -181,7 +185,7 @@ class Mirror:
             "paths": len(self.paths),
             "managed": self.gateways.count,
             "refused_requests": self._asker.failed,
-            "policy_rules": [why for why in (self.follower.rules4, self.follower.rules6) if why],
+            "policy_rules": list(self.programs.punting),
             **self._rib_stats,
         }
 
@@ -189,6 +193,19 @@ class Mirror:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
             return neighbour_views(self.follower.tables, self.follower.interfaces)
+
+    def rules(self) -> tuple[list[RuleView], list[ProgramView]]:
+        """For `show rules`: each rule and what becomes of it, in the kernel's order, and what each interface looks
+        up for it."""
+        with self.locked():
+            return self.programs.rule_views(), list(self.programs.program_views())
+
+    def vrf_table(self, name: str) -> int:
+        """A VRF's table. KeyError: there is no such VRF. Under locked()."""
+        link = self.follower.tables.links.by_name(name)
+        if link is None or not link.vrf_table:
+            raise KeyError(name)
+        return link.vrf_table
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
@@ -459,7 +476,7 @@ class Mirror:
         self.follower.poll_sysctls()
         if not self.paths.dirty:
             self.follower.age()
-        self.follower.changed |= self._announcer.retry
+        self.follower.changed |= self._announcer.retry or self.programs.retry
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()
@@ -496,7 +513,8 @@ class Mirror:
         if not self.follower.changed:
             return
         self.follower.changed = False
-        self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
+        # Views first: an interface comes up, or leaves its master, when its packets have where to look.
+        self.programs.announce(self.follower.tables, self.follower.rules)
         self._announcer.announce(self.follower.tables, self.follower.addresses, self.follower.interfaces)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:

@@ -15,9 +15,7 @@ Tell = Callable[..., object]
 """tell(callback, *arguments): calls it, and survives what it raises; then None, otherwise what it returned."""
 
 
-def port_state(
-    link: Link | None, tables: Tables, addresses: AddressTable, rules4: bool, rules6: bool
-) -> PortState:
+def port_state(link: Link | None, tables: Tables, addresses: AddressTable) -> PortState:
     """link: the port's TAP or a VLAN sub-interface, None when it is not there."""
     if link is None:
         return PortState()
@@ -31,12 +29,17 @@ def port_state(
         send_redirects=sysctls.send_redirects,
         accept_local=sysctls.accept_local,
         route_localnet=sysctls.route_localnet,
-        kernel_all=bool(link.master) or any(other.takes_frames for other in stacked),
-        rules4=rules4,
-        rules6=rules6,
+        kernel_all=_mastered(link, tables) or any(other.takes_frames for other in stacked),
         mac=link.mac,
         mtu=link.mtu,
     )
+
+
+def _mastered(link: Link, tables: Tables) -> bool:
+    """Its packets are somebody else's: a bridge's, a bond's. A VRF's members forward by the VRF's view; while it
+    is down, or not known yet, the kernel says what that means."""
+    vrf = tables.links.vrf_of(link)
+    return bool(link.master) and not (vrf is not None and vrf.up and vrf.vrf_table)
 
 
 def _rpf(rp_filter: int, has_ip4: bool) -> int:
@@ -78,11 +81,7 @@ class Announcer:
         self._tell = tell
         self._told: dict[tuple[str, int | str], object] = {}
         self._subs: dict[int, InterfaceState] = {}  # by number, as they were taken
-        self._rules = (False, False)
         self.retry = False  # a sub-interface was not taken: announce again soon
-
-    def set_rules(self, rules4: bool, rules6: bool) -> None:
-        self._rules = (rules4, rules6)
 
     def announce(self, tables: Tables, addresses: AddressTable, interfaces: Interfaces) -> None:
         """Tells what differs from last time: state before addresses before what the port itself must
@@ -92,7 +91,7 @@ class Announcer:
         self._drop_subs({place.number for place in subs.values()})
         for port in self._ports:
             link = tables.links.get(taps.get(port.index, 0))
-            state = port_state(link, tables, addresses, *self._rules)
+            state = port_state(link, tables, addresses)
             self._changed("port", port.index, state, self._sink.set_port)
             other_macs = link is not None and _other_macs(link, port.index, tables, subs)
             self._changed("tap", port.index, tap_state(link, port, other_macs), self._sink.on_tap)
@@ -123,7 +122,7 @@ class Announcer:
             link = tables.links.get(ifindex)
             if link is None:
                 continue
-            state = port_state(link, tables, addresses, *self._rules)
+            state = port_state(link, tables, addresses)
             wanted = InterfaceState(link.name, ifindex, place.port, place.tags, state)
             if self._subs.get(place.number) == wanted:
                 continue

@@ -122,7 +122,12 @@ def resolve(path: PathLike, route: Route, tables: Tables, actions: Actions) -> A
     leg = route.legs[0]
     link, number = tables.links.get(leg.ifindex), tables.interfaces.get(leg.ifindex)
     sysctls = tables.sysctls.get(leg.ifindex, _NO_SYSCTLS)
-    if link is None or number is None or not _passes(link, path.family, sysctls) or not _carried(link, tables):
+    if (
+        link is None
+        or number is None
+        or not _passes(link, path.family, sysctls)
+        or not _carried(link, tables)
+    ):
         return Adjacency(actions.external_route)
     mtu = _mtu(path, link, sysctls)
     neighbour = tables.neighbours.get(leg.neighbour) if leg.neighbour else None

@@ -166,7 +166,7 @@ def shuffle_tables(rig: Rig, dice: np.random.Generator) -> None:
         rig.adjacencies.set(
             index,
             mac=dice.bytes(6),
-            port=int(dice.choice([0, 1, 1, 1, 2, 3, 63, 64, 255])),
+            interface=int(dice.choice([0, 1, 1, 1, 2, 3, 63, 64, 1023])),
             action=int(dice.choice(actions)) if dice.random() < 0.3 else 0,
             mtu=int(dice.choice([0, 20, 68, 1280, 1500, 65535])),
         )

@@ -41,7 +41,7 @@
 
 static const uint8_t mac[2][6] = {{2, 0, 0, 0, 0, 0x10}, {2, 0, 0, 0, 0, 0x11}};
 static struct umem umem;
-static struct fib *fib;
+static struct fib *fib, *empty; /* of one epoch */
 static struct adjacency_table *adjacencies;
 static struct dataplane *dataplane;
 static struct worker *worker;
@@ -69,6 +69,20 @@ static struct prefix prefix4(uint8_t b, uint8_t c, uint8_t len)
 	return (struct prefix){.family = FAMILY_IP4, .len = len, .addr = {10, b, c}};
 }
 
+/* Three programs in turn that come to the same: one lookup; one that goes on; one with conditions. */
+static void view_swap(unsigned i)
+{
+	const struct view_step steps[] = {
+		{.fib = empty},
+		{.kind = VIEW_VERDICT, .reason = REASON_policy_rule, .protocol = 6, .destination_first = 1,
+		 .destination_last = (uint16_t)(1 + i % 7)},
+		{.fib = fib},
+	};
+	unsigned from = i % 3;
+
+	MUST(dataplane_set_view(dataplane, i / 4 % 2, 4, steps + from, 3 - from, from == 2 ? VIEW_SAME_SOURCE : 0) == 0);
+}
+
 /* Whatever it does, 10.0.0.0/8 leads to port 1 and 192.0.2.1 to the router. */
 static void *run_writer(void *unused)
 {
@@ -91,6 +105,7 @@ static void *run_writer(void *unused)
 		MUST(dataplane_set_vlans(dataplane, 0, &vid, 1) == 0);
 		MUST(dataplane_set_local4(dataplane, &own, i % 2) == 0);
 		MUST(dataplane_set_policer(dataplane, REASON_local_route, 1000000000, 1000 + i % 7) == 0);
+		view_swap(i);
 		worker_take_used(worker, used, 64);
 		fib_collect(fib);
 		if (i % 8 == 0)
@@ -162,10 +177,11 @@ static void set_up(void)
 
 	umem = (struct umem){aligned_alloc(4096, FRAMES * FRAME_BYTES), FRAMES * FRAME_BYTES, FRAME_BYTES, FRAMES};
 	fib = fib_create(NULL);
+	empty = fib_create(fib_epoch(fib));
 	adjacencies = adjacency_table_create(64, REASON_no_route);
 	dataplane = dataplane_create(&umem, fib, adjacencies, 2, 1);
 	door = tap_door_create(&umem, door_event);
-	MUST(umem.base && fib && adjacencies && dataplane && door && pool && lane);
+	MUST(umem.base && fib && empty && adjacencies && dataplane && door && pool && lane);
 	for (uint64_t i = 0; i < FRAMES; i++)
 		frame_pool_put(pool, &umem, i * FRAME_BYTES);
 	worker = worker_create(dataplane, 0, pool, lane);

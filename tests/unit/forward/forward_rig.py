@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from forward_view_twin import SlowView, Table, longest
+
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.mem import MemPort
 from ixroute.driver.port import PortOptions
@@ -15,6 +17,8 @@ from ixroute.fib.adjacency import (
     ADJ_BROADCAST,
     ADJ_KERNEL,
     ADJ_LOCAL,
+    ADJ_NO_ROUTE,
+    ADJ_POLICY,
     ADJ_REJECT,
     AdjacencyTable,
 )
@@ -64,6 +68,7 @@ PATHS = {
     ADJ_BLACKHOLE: Path("blackhole_route"),
     ADJ_REJECT: Path("reject_route"),
     ADJ_KERNEL: Path("external_route"),
+    ADJ_POLICY: Path("policy_rule"),
     VIA_1: Path("", 1, PEER[1], MTU),
     VIA_0: Path("", 0, PEER[0], MTU),
     GLEAN_1: Path("unresolved_neigh", 1, mtu=MTU),
@@ -134,6 +139,35 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
     }.items()
 }
 
+OTHER_TABLES: list[Table] = [
+    {
+        ip_network(prefix): index
+        for prefix, index in {
+            "0.0.0.0/0": VIA_0,
+            "10.20.0.0/16": ADJ_NO_ROUTE,  # a throw route
+            "10.6.0.0/16": VIA_1,
+            "192.0.2.77/32": ADJ_NO_ROUTE,
+            "198.51.100.0/24": ADJ_REJECT,
+            "::/0": VIA_0,
+            "2001:db8:3::/48": ADJ_NO_ROUTE,
+            "2001:db8:6::/48": VIA_1,
+        }.items()
+    },
+    {
+        ip_network(prefix): index
+        for prefix, index in {
+            "203.0.113.1/32": ADJ_LOCAL,
+            "10.21.0.0/16": ADJ_LOCAL,
+            "10.22.0.0/16": NARROW,
+            "192.0.2.0/24": GLEAN_0,
+            "2001:db8:a::1/128": ADJ_LOCAL,
+            "2001:db8:21::/48": NARROW,
+        }.items()
+    },
+    {},
+]
+"""Tables 1, 2, ... that views can ask for; table 0 is ROUTES."""
+
 BY_LENGTH = sorted(ROUTES, key=lambda prefix: -prefix.prefixlen)
 
 
@@ -150,6 +184,20 @@ class Context:
     flags: int = USUAL
     vlans: tuple[int, ...] = ()
     redirect_tokens: bool = True
+    views: tuple[SlowView, SlowView] | None = None  # of IPv4, of IPv6; None: table 0
+
+    def look(self, ip: bytes, address: bytes) -> int:
+        """The adjacency's index for an address of a packet."""
+        if self.views is None:
+            return lookup(address)
+        return self.views[ip[0] >> 4 == 6].find(look_in, ip, address)
+
+    def same_source(self) -> bool:
+        return self.views is None or self.views[0].same_source
+
+
+def look_in(table: int, address: bytes) -> int:
+    return longest(OTHER_TABLES[table - 1], address) if table else lookup(address)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from forward_packets import ones_sum
-from forward_rig import MAC, OWN4, PATHS, Context, Outcome, Path, lookup
+from forward_rig import MAC, OWN4, PATHS, Context, Outcome, Path
 
+from ixroute.fib.adjacency import ADJ_POLICY
 from ixroute.forward.reasons import BY_NAME, Kind
 from ixroute.forward.worker import (
     PORT_ACCEPT_LOCAL,
@@ -140,14 +141,16 @@ def ip4(frame: Frame) -> tuple[Path, bytes]:
     ip = ip4_sound(frame.ip)
     src, dst = IPv4Address(ip[12:16]), IPv4Address(ip[16:20])
     ip4_addresses(frame, ip, src, dst)
-    path, back = PATHS[lookup(ip[16:20])], PATHS[lookup(ip[12:16])]
-    own = back.action == "local_route" and (
-        str(src) in OWN4 or frame.has(PORT_RPF_STRICT) or frame.has(PORT_RPF_LOOSE)
-    )
+    index = frame.context.look(ip, ip[12:16]) if frame.context.same_source() else ADJ_POLICY
+    path, back = PATHS[frame.context.look(ip, ip[16:20])], PATHS[index]
+    asked = str(src) in OWN4 or frame.has(PORT_RPF_STRICT) or frame.has(PORT_RPF_LOOSE)
+    own = asked and back.action == "local_route"
     if own and not frame.has(PORT_ACCEPT_LOCAL) and not frame.has(PORT_RULES4):
         raise Ended("sip_is_own")
     if path.action in ("local_route", "ipv4_broadcast"):
         raise Ended(ip4_to_router(ip, path.action))
+    if path.action == "policy_rule":
+        raise Ended("policy_rule")
     if frame.group:
         raise Ended("uc_dip_over_mc_dmac")
     if frame.has(PORT_RULES4):
@@ -159,9 +162,10 @@ def ip4(frame: Frame) -> tuple[Path, bytes]:
     if ip[0] != 0x45:
         raise Ended("ipv4_options")
     hop(path, ip[8], len(ip))
-    index = lookup(ip[12:16])
     unicast = back.action in ("", "unresolved_neigh")
-    if frame.has(PORT_RPF_STRICT):
+    if asked and back.action in ("policy_rule", "ipv4_broadcast"):
+        valid = False
+    elif frame.has(PORT_RPF_STRICT):
         valid = unicast and back.port == frame.port
     elif frame.has(PORT_RPF_LOOSE):
         valid = unicast or (back.action in PATH_ACTIONS and index >= 8)
@@ -225,11 +229,14 @@ def hop(path: Path, ttl: int, length: int) -> None:
 def ip6(frame: Frame) -> tuple[Path, bytes]:
     ip = ip6_sound(frame.ip)
     src, dst = IPv6Address(ip[8:24]), IPv6Address(ip[24:40])
-    path = PATHS[lookup(ip[24:40])]
+    path = PATHS[frame.context.look(ip, ip[24:40])]
     if dst in MULTICAST6:
         raise Ended(ip6_to_router(ip, "ipv6_multicast"))
     if path.action == "local_route":
         raise Ended(ip6_to_router(ip, "local_route"))
+    if path.action == "policy_rule":
+        local_link = src in LINK_LOCAL6 or dst in LINK_LOCAL6
+        raise Ended(ip6_to_router(ip, "ipv6_link_local") if local_link else "policy_rule")
     if frame.group:
         raise Ended("uc_dip_over_mc_dmac")
     if src == IPv6Address("::"):

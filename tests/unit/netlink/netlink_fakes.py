@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, Step, TapState
 from ixroute.netlink.sockets import Message
 
 ACTIONS = Actions(
@@ -21,6 +21,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 MAC = bytes.fromhex("020000000001")
 OTHER_MAC = bytes.fromhex("020000000002")
@@ -77,6 +78,7 @@ def link_message(
     parent_elsewhere: bool = False,
     link_kind: str = "",
     vlan: tuple[int, int] = (0, 0),
+    vrf_table: int = 0,
     egress_qos: bool = False,
     moved: bool = False,
     flags: int = 0,
@@ -96,6 +98,8 @@ def link_message(
             data += attribute(2, struct.pack("=II", 1, 0xFFFFFFFF))
             data += attribute(3, attribute(1, struct.pack("=II", 3, 5))) if egress_qos else b""
             info += attribute(2, data)
+        if vrf_table:
+            info += attribute(2, attribute(1, u32(vrf_table)))
         body += attribute(18, info)
     return message(kind, body)
 
@@ -175,6 +179,14 @@ class FakeRib:
     aborted: list[int] = field(default_factory=list)
     differences: int = 0
     settled: int = 0
+    fibs: dict[tuple[int, int], str] = field(default_factory=dict)
+    most_fibs: int = 255
+    main: str = "local, main"
+
+    def fib(self, table: int, shortest: int = 0) -> str:
+        if (table, shortest) not in self.fibs and len(self.fibs) >= self.most_fibs:
+            raise OSError(errno.ENOSPC, "no room for a table")
+        return self.fibs.setdefault((table, shortest), f"table {table} from /{shortest}")
 
     def put(self, path_id: int, path: FakePath, users: int = 1) -> None:
         self.paths[path_id] = path
@@ -259,6 +271,7 @@ class FakeAdjacencies:
 class FakeSink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
     subs: dict[int, InterfaceState] = field(default_factory=dict)
     takes_subs: bool = True
     local4: list[bytes] = field(default_factory=list)
@@ -290,9 +303,14 @@ class FakeSink:
         self.calls += 1
         gone = self.subs.pop(number)
         self.vlans.pop(number, None)
-        assert not any(
-            s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()
-        ), "outer before inner"
+        assert not any(s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()), (
+            "outer before inner"
+        )
+
+    def set_view(self, interface: int, family: int, steps: tuple[Step, ...], same_source: bool) -> bool:
+        self.calls += 1
+        self.views[interface, family] = (steps, same_source)
+        return True
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

@@ -28,10 +28,11 @@ from netlink_fakes import (
     u32,
 )
 
-from ixroute.netlink.contract import Port, PortState
+from ixroute.netlink.contract import Port, PortState, Step
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
+from ixroute.netlink.programs import Programs
 from ixroute.netlink.resolve import Adjacency, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.sockets import Message, split
@@ -59,6 +60,7 @@ class World:
         )
         self.sink = FakeSink()
         tell = lambda callback, *arguments: callback(*arguments)  # noqa: E731
+        self.programs = Programs(self.rib, ACTIONS, self.sink, lambda callback, *args: callback(*args))
         self.announcer = Announcer([Port(3, "lan"), Port(4, "wan")], ["eth0"], self.sink, tell)
         for one in (link_message(LAN, "lan"), link_message(WAN, "wan")):
             self.follower.event(one)
@@ -85,7 +87,7 @@ class World:
 
     def announce(self) -> FakeSink:
         follower = self.follower
-        self.announcer.set_rules(bool(follower.rules4), bool(follower.rules6))
+        self.programs.announce(follower.tables, follower.rules)
         self.announcer.announce(follower.tables, follower.addresses, follower.interfaces)
         return self.sink
 
@@ -290,7 +292,16 @@ def test_a_renamed_tap_stays_its_ports(world: World) -> None:
         (link_message(50, "v", parent=LAN, link_kind="macvlan", parent_elsewhere=True), False, set()),
         (link_message(LAN, "lan", master=50), True, set()),
     ],
-    ids=["vlan", "802.1ad", "egress-qos-map", "macvlan", "ipvlan", "gre", "another namespace's", "in a bridge"],
+    ids=[
+        "vlan",
+        "802.1ad",
+        "egress-qos-map",
+        "macvlan",
+        "ipvlan",
+        "gre",
+        "another namespace's",
+        "in a bridge",
+    ],
 )
 def test_links_on_a_tap(world: World, stacked: object, kernel_all: bool, vlans: set[int]) -> None:
     world.follower.event(stacked)
@@ -345,41 +356,102 @@ def test_a_netconf_message_asks_for_the_sysctls(world: World) -> None:
 
 
 L3MDEV = rule_message(1000, 0, extra=attribute(19, b"\x01"))
+MERGED = Step(fib="local, main")
+LOCAL, MAIN, DEFAULT = (Step(fib=f"table {table} from /0") for table in (255, 254, 253))
+PUNT = Step(verdict=ACTIONS.policy_rule)
 
 
 @pytest.mark.parametrize(
-    ("rules", "beyond"),
+    ("rules", "steps"),
     [
-        (DEFAULT_RULES, False),
-        (DEFAULT_RULES[:2], False),
-        ([rule_message(32766, 254), rule_message(32767, 253), L3MDEV, rule_message(32765, 255)], False),
-        ([*DEFAULT_RULES, rule_message(100, 254)], True),
-        ([*DEFAULT_RULES, rule_message(32000, 77)], True),
-        ([*DEFAULT_RULES, rule_message(100, 0, action=6)], True),
-        ([*DEFAULT_RULES, rule_message(100, 254, extra=attribute(10, u32(1)))], True),
-        ([*DEFAULT_RULES, rule_message(100, 254, flags=2)], True),
-        ([rule_message(0, 254), rule_message(1, 255)], True),
-        ([], True),
+        (DEFAULT_RULES, [MERGED, DEFAULT]),
+        (DEFAULT_RULES[:2], [MERGED]),
+        (
+            [rule_message(32766, 254), rule_message(32767, 253), L3MDEV, rule_message(32765, 255)],
+            [MERGED, DEFAULT],
+        ),
+        ([*DEFAULT_RULES, rule_message(32000, 77)], [LOCAL, Step(fib="table 77 from /0"), MAIN, DEFAULT]),
+        ([rule_message(0, 254), rule_message(1, 255)], [MAIN, LOCAL]),
+        (
+            [rule_message(0, 255), rule_message(5, 0, action=6)],
+            [LOCAL, Step(verdict=ACTIONS.blackhole_route)],
+        ),
+        ([rule_message(0, 255), rule_message(5, 0, action=8)], [LOCAL, Step(verdict=ACTIONS.reject_route)]),
+        ([rule_message(0, 255), rule_message(5, 9, extra=attribute(10, u32(1)))], [LOCAL, PUNT]),
+        ([], []),
     ],
-    ids=[
-        "default",
-        "no table default",
-        "vrf",
-        "main twice",
-        "a table",
-        "blackhole",
-        "mark",
-        "not",
-        "swapped",
-        "none",
-    ],
+    ids=["default", "no table default", "vrf", "a table", "swapped", "blackhole", "prohibit", "mark", "none"],
 )
-def test_only_rules_beyond_the_default_ones_matter(rules: list[object], beyond: bool) -> None:
+def test_rules_become_views_of_all_ports(rules: list[Message], steps: list[Step]) -> None:
     world = World()
+    assert not world.announce().views, "rules are not known yet"
     world.follower.replace_rules(4, rules)
     world.follower.replace_rules(6, DEFAULT_RULES[:2])
-    state = world.announce().ports[3]
-    assert (state.rules4, state.rules6) == (beyond, False)
+    views = world.announce().views
+    assert [list(views[port, 4][0]) for port in (3, 4)] == [steps, steps]
+    assert views[3, 6] == ((MERGED,), True)
+
+
+def test_views_are_told_again_only_when_they_differ(world: World) -> None:
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    calls = world.announce().calls
+    assert not world.follower.replace_rules(4, DEFAULT_RULES)
+    world.follower.event(link_message(9, "other"))
+    assert world.announce().calls == calls
+
+
+def test_more_tables_than_there_is_room_for_are_the_kernels(world: World) -> None:
+    world.rib.most_fibs = 2
+    world.follower.replace_rules(4, [rule_message(table, table) for table in (1, 2, 3)])
+    steps, same_source = world.announce().views[3, 4]
+    assert steps == (Step(fib="table 1 from /0"), Step(fib="table 2 from /0"), PUNT)
+    assert not same_source
+
+
+def test_members_of_a_vrf_look_up_its_table(world: World) -> None:
+    world.follower.replace_rules(4, [*DEFAULT_RULES, L3MDEV])
+    world.follower.event(link_message(8, "red", link_kind="vrf", vrf_table=10))
+    world.follower.event(link_message(LAN, "lan", master=8))
+    sink = world.announce()
+    assert [step.fib for step in sink.views[3, 4][0]] == [
+        LOCAL.fib,
+        "table 10 from /0",
+        MAIN.fib,
+        DEFAULT.fib,
+    ]
+    assert sink.views[4, 4] == ((MERGED, DEFAULT), True)
+    assert not sink.ports[3].kernel_all
+    world.follower.event(link_message(LAN, "lan"))
+    assert world.announce().views[3, 4] == ((MERGED, DEFAULT), True)
+
+
+@pytest.mark.parametrize(
+    ("master", "kernels"),
+    [
+        (link_message(8, "red", link_kind="vrf", vrf_table=10), False),
+        (link_message(8, "red", link_kind="vrf", vrf_table=10, up=False), True),
+        (link_message(8, "red", link_kind="vrf"), True),
+        (link_message(8, "red", link_kind="bridge"), True),
+        (link_message(9, "red", link_kind="vrf", vrf_table=10), True),
+    ],
+    ids=["VRF", "VRF that is down", "VRF of no table", "bridge", "not known"],
+)
+def test_a_port_with_a_master_is_the_kernels_unless_that_is_a_vrf(
+    world: World, master: Message, kernels: bool
+) -> None:
+    world.follower.event(master)
+    world.follower.event(link_message(LAN, "lan", master=8))
+    assert world.announce().ports[3].kernel_all is kernels
+
+
+def test_rules_are_read_again_when_interfaces_come_and_go_that_rules_could_name(world: World) -> None:
+    world.follower.event(link_message(9, "other"))
+    assert not world.plan.wanted & Scope.RULES
+    world.follower.replace_rules(4, [rule_message(1, 77, extra=attribute(3, b"other\0"))])
+    for change in (link_message(9, "renamed"), link_message(9, "renamed", kind=17), link_message(9, "other")):
+        world.follower.event(change)
+        assert world.plan.wanted & Scope.RULES
+        world.quiet()
 
 
 def test_a_truncated_message_is_counted_and_changes_nothing(world: World) -> None:
