@@ -10,6 +10,7 @@ enum match { MATCH_NO, MATCH_YES, MATCH_UNKNOWN };
 
 /* Protocol and ports as linux's flow dissector finds them (skb_flow_dissect with STOP_AT_ENCAP). */
 struct transport {
+	bool read; /* looked for yet? */
 	bool known;
 	uint8_t protocol;
 	uint16_t source_port, destination_port; /* 0: it has none */
@@ -44,7 +45,7 @@ static struct transport transport4(const struct packet *packet)
 {
 	const uint8_t *ip = packet->ip;
 	unsigned header_bytes = (ip[0] & 15u) * 4;
-	struct transport transport = { .known = true, .protocol = ip[IP4_PROTOCOL] };
+	struct transport transport = { .read = true, .known = true, .protocol = ip[IP4_PROTOCOL] };
 
 	if (!(load16_be(ip + 6) & (IP4_FRAGMENT_OFFSET | IP4_MORE_FRAGMENTS)))
 		ports_read(&transport, ip + header_bytes, packet->length - header_bytes);
@@ -56,7 +57,7 @@ static struct transport transport6(const struct packet *packet)
 {
 	const uint8_t *payload = packet->ip + IP6_HEADER_BYTES;
 	unsigned bytes = packet->length - IP6_HEADER_BYTES;
-	struct transport transport = { .known = true, .protocol = packet->ip[IP6_NEXT_HEADER] };
+	struct transport transport = { .read = true, .known = true, .protocol = packet->ip[IP6_NEXT_HEADER] };
 
 	switch (transport.protocol) {
 	case IP6_HOP_BY_HOP:
@@ -86,13 +87,13 @@ static bool prefix_matches6(const struct view_prefix *prefix, const uint8_t *add
 		((load64(address + 8) ^ prefix->value[1]) & prefix->mask[1])) == 0;
 }
 
-/* Protocol and ports come last: a packet that does not match otherwise need not show them. */
-static enum match conditions_match(const struct view_rule *rule, const struct packet *packet)
+/* Protocol and ports come last: a packet that does not match otherwise need not show them. *transport: those of the
+ * packet once they were looked for. */
+static enum match conditions_match(const struct view_rule *rule, const struct packet *packet, struct transport *transport)
 {
 	const uint8_t *ip = packet->ip;
 	bool is4 = packet->version == VERSION_4;
 	uint8_t tos = is4 ? ip[1] : (uint8_t)(load16_be(ip) >> 4);
-	struct transport transport;
 
 	if ((tos ^ rule->tos) & rule->tos_mask)
 		return MATCH_NO;
@@ -102,25 +103,26 @@ static enum match conditions_match(const struct view_rule *rule, const struct pa
 		return MATCH_NO;
 	if (!rule->protocol && !rule->has_ports)
 		return MATCH_YES;
-	transport = is4 ? transport4(packet) : transport6(packet);
-	if (!transport.known)
+	if (!transport->read)
+		*transport = is4 ? transport4(packet) : transport6(packet);
+	if (!transport->known)
 		return MATCH_UNKNOWN;
-	return (rule->protocol == 0 || rule->protocol == transport.protocol) &&
-			       transport.source_port >= rule->source_first &&
-			       transport.source_port <= rule->source_last &&
-			       transport.destination_port >= rule->destination_first &&
-			       transport.destination_port <= rule->destination_last ?
+	return (rule->protocol == 0 || rule->protocol == transport->protocol) &&
+			       transport->source_port >= rule->source_first &&
+			       transport->source_port <= rule->source_last &&
+			       transport->destination_port >= rule->destination_first &&
+			       transport->destination_port <= rule->destination_last ?
 		       MATCH_YES :
 		       MATCH_NO;
 }
 
-static enum match rule_match(const struct view_rule *rule, const struct packet *packet)
+static enum match rule_match(const struct view_rule *rule, const struct packet *packet, struct transport *transport)
 {
 	enum match match;
 
 	if (!rule->conditional)
 		return MATCH_YES;
-	match = conditions_match(rule, packet);
+	match = conditions_match(rule, packet, transport);
 	if (match == MATCH_UNKNOWN || !rule->inverted)
 		return match;
 	return match == MATCH_YES ? MATCH_NO : MATCH_YES;
@@ -131,10 +133,11 @@ static bool walk_on(struct view_walk *walk)
 {
 	const struct view *view = walk->view;
 	uint32_t at = walk->at, index = ADJ_NO_ROUTE;
+	struct transport transport = { .read = false };
 
 	while (at < view->n) {
 		const struct view_rule *rule = &view->rule[at];
-		enum match match = rule_match(rule, walk->packet);
+		enum match match = rule_match(rule, walk->packet, &transport);
 
 		if (match == MATCH_NO) {
 			at++;

@@ -144,7 +144,7 @@ OTHER_TABLES: list[Table] = [
         ip_network(prefix): index
         for prefix, index in {
             "0.0.0.0/0": VIA_0,
-            "10.20.0.0/16": ADJ_NO_ROUTE,  # a throw route
+            "10.30.0.0/16": ADJ_NO_ROUTE,  # a throw route
             "10.6.0.0/16": VIA_1,
             "192.0.2.77/32": ADJ_NO_ROUTE,
             "198.51.100.0/24": ADJ_REJECT,
@@ -157,11 +157,11 @@ OTHER_TABLES: list[Table] = [
         ip_network(prefix): index
         for prefix, index in {
             "203.0.113.1/32": ADJ_LOCAL,
-            "10.21.0.0/16": ADJ_LOCAL,
-            "10.22.0.0/16": NARROW,
+            "10.31.0.0/16": ADJ_LOCAL,
+            "10.32.0.0/16": NARROW,
             "192.0.2.0/24": GLEAN_0,
             "2001:db8:a::1/128": ADJ_LOCAL,
-            "2001:db8:21::/48": NARROW,
+            "2001:db8:31::/48": NARROW,
         }.items()
     },
     {},

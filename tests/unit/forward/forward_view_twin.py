@@ -92,9 +92,7 @@ def matches_plainly(match: Match, ip: bytes) -> bool:
     if match.protocol not in (0, protocol):
         return False
     wanted = (match.source_ports, match.destination_ports)
-    return all(
-        w is None or w[0] <= port <= w[1] for w, port in zip(wanted, ports, strict=True)
-    )
+    return all(w is None or w[0] <= port <= w[1] for w, port in zip(wanted, ports, strict=True))
 
 
 def dissect(ip: bytes) -> tuple[int, tuple[int, int]]:
