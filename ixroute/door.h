@@ -56,6 +56,9 @@ uint64_t fib_apply(struct fib *fib, const struct fib_update *updates, size_t n, 
 void fib_collect(struct fib *fib);
 void fib_stats_read(const struct fib *fib, struct fib_stats *out);
 int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index);
+int fib_match_at_most(const struct fib *fib, uint8_t family, const uint8_t *addr, unsigned at_most,
+		      struct prefix *prefix, uint32_t *index);
+int fib_get(const struct fib *fib, const struct prefix *prefix, uint32_t *index);
 int fib_check(const struct fib *fib, char *why, size_t why_bytes);
 void fib_fail_allocation(struct fib *fib, uint64_t nth);
 uint32_t fib4_lookup(const struct fib *fib, uint32_t addr_be);

@@ -99,7 +99,7 @@ static uint32_t *root_record(const struct trie *trie, uint64_t slot)
 	return (uint32_t *)trie->root_records.base + slot;
 }
 
-/* The halves of a root slot. A value in the root of IPv4 is a plain index, since nothing is above it. */
+/* The halves of a root slot. */
 static _Atomic uint32_t *root_half(const struct trie *trie, uint64_t slot, unsigned half)
 {
 	return (_Atomic uint32_t *)&trie->root[slot] + half;
@@ -128,7 +128,6 @@ static void spread_top(struct trie *trie, uint64_t first, uint64_t n, uint32_t v
 
 static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t value, uint8_t owner, uint8_t new_owner)
 {
-	uint32_t shown = trie->top_lens == 0 ? plain(value) : value;
 	uint8_t *owners = trie->root_owner.base;
 	uint64_t end = first + n, page_end;
 
@@ -141,7 +140,7 @@ static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t 
 			if (owners[s] > owner)
 				continue;
 			owners[s] = new_owner;
-			atomic_store_explicit(root_half(trie, s, 0), shown, memory_order_relaxed);
+			atomic_store_explicit(root_half(trie, s, 0), value, memory_order_relaxed);
 		}
 	}
 }
@@ -563,7 +562,7 @@ uint32_t trie_get(const struct trie *trie, struct key key, unsigned len)
 	return record_has(record, place) ? *record_value(&trie->record_arena, record, place) : 0;
 }
 
-static int arrays_create(struct trie *trie)
+static int arrays_create(struct trie *trie, int small)
 {
 	uint64_t top = 1ull << trie->top_bits, root = 1ull << trie->root_bits;
 	struct {
@@ -576,26 +575,26 @@ static int arrays_create(struct trie *trie)
 	};
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)
-		if (lazy_array_create(all[i].array, all[i].bytes) != 0)
+		if (lazy_array_create(all[i].array, all[i].bytes, small) != 0)
 			return -ENOMEM;
 	return 0;
 }
 
-int trie_create(struct trie *trie, unsigned family, struct arena_fault *fault)
+int trie_create(struct trie *trie, unsigned family, int small, struct arena_fault *fault)
 {
 	int ip4 = family == 4, code;
 
 	memset(trie, 0, sizeof(*trie));
 	trie->top_bits = ip4 ? 0 : 14;
-	trie->top_lens = ip4 ? 0 : 15;
+	trie->top_lens = ip4 ? 1 : 15;
 	trie->root_bits = ip4 ? 18 : 24;
 	trie->max_len = ip4 ? 32 : 128;
 	trie->below_flag = ip4 ? 0 : TOP_BELOW;
-	code = arrays_create(trie);
+	code = arrays_create(trie, small);
 	if (code == 0)
-		code = arena_create(&trie->node_arena, NODE_ARENA_BYTES, 1, fault);
+		code = arena_create(&trie->node_arena, NODE_ARENA_BYTES, 1, small, fault);
 	if (code == 0)
-		code = arena_create(&trie->record_arena, RECORD_ARENA_BYTES, 0, fault);
+		code = arena_create(&trie->record_arena, RECORD_ARENA_BYTES, 0, small, fault);
 	if (code != 0) {
 		trie_destroy(trie);
 		return code;

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ixroute._dataplane import ffi, lib
+from ixroute._dataplane import lib
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, Answer, Rib, RouteType
 from ixroute.netlink.route_stream import RouteStream
