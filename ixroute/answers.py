@@ -15,8 +15,8 @@ from ixroute.driver.port import Port
 from ixroute.fib.rib import Entry, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
-from ixroute.netlink.contract import InterfaceState
 from ixroute.lookups import question, walk
+from ixroute.netlink.contract import InterfaceState
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000

@@ -111,7 +111,9 @@ class Pairs:
             try:
                 self._apply_sub(number, state)
             except OSError as error:  # a worker that stands still may remember the number, or no memory
-                log.warning("VLAN sub-interface %s: %s; until that is over the kernel routes it", state.name, error)
+                log.warning(
+                    "VLAN sub-interface %s: %s; until that is over the kernel routes it", state.name, error
+                )
                 return False
             base = known.before if known is not None else self._sub_counters(number)
             self._subs[number] = Sub(number, state, base)

@@ -57,7 +57,7 @@
 	REASON(PUNT, mtu_value_is_too_small, "longer than the MTU of the way out: the kernel fragments or says too big") \
 	REASON(PUNT, ingress_is_egress, "leaves by the interface it came in by: first packets, for the kernel's redirect") \
 	REASON(PUNT, forwarding_disabled, "sysctl forwarding is 0 on the interface") \
-	REASON(PUNT, policy_rule, "ip rules beyond the default three, or tables not read yet: the kernel decides") \
+	REASON(PUNT, policy_rule, "ip rules that only the kernel can follow, or tables not read yet: the kernel decides") \
 	/* Resources */ \
 	REASON(DROP, tx_ring_full, "no room in the transmit ring of the port it was to leave by") \
 	REASON(DROP, punt_ring_full, "the kernel's door did not keep up") \

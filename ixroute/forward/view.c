@@ -37,7 +37,7 @@ static int prefix_compile(struct view_prefix *out, unsigned address_bytes, const
 	for (unsigned i = 0; i < 16; i++) {
 		unsigned keep = len > 8 * i ? len - 8 * i : 0;
 
-		mask[i] = keep < 8 ? (uint8_t)(0xff00u >> keep) : 0xff;
+		mask[i] = (uint8_t)(keep < 8 ? 0xff00u >> keep : 0xffu);
 		if (address[i] & ~mask[i])
 			return -EINVAL;
 	}

@@ -8,7 +8,8 @@
 
 enum match { MATCH_NO, MATCH_YES, MATCH_UNKNOWN };
 
-/* Protocol and ports as linux's flow dissector finds them (skb_flow_dissect with STOP_AT_ENCAP). */
+/* Protocol and ports as linux's flow dissector finds them (skb_flow_dissect with STOP_AT_ENCAP; 6.18 was asked, protocol
+ * by protocol, with rules whose table drops). */
 struct transport {
 	bool read; /* looked for yet? */
 	bool known;
@@ -89,7 +90,8 @@ static bool prefix_matches6(const struct view_prefix *prefix, const uint8_t *add
 
 /* Protocol and ports come last: a packet that does not match otherwise need not show them. *transport: those of the
  * packet once they were looked for. */
-static enum match conditions_match(const struct view_rule *rule, const struct packet *packet, struct transport *transport)
+static enum match conditions_match(const struct view_rule *rule, const struct packet *packet,
+				   struct transport *transport)
 {
 	const uint8_t *ip = packet->ip;
 	bool is4 = packet->version == VERSION_4;

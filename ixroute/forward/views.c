@@ -1,8 +1,8 @@
-/* The views (view.h) of a dataplane: equal ones are shared, an interface's is swapped, retired ones are freed. Called by
- * the mirror in the thread that writes the FIBs, since it advances their epoch.
+/* The views (view.h) of a dataplane: equal ones are shared, an interface's is swapped, retired ones are freed. Called
+ * by the mirror in the thread that writes the FIBs, since it advances their epoch.
  *
- * Invariants. Every view is in dataplane->views. users counts the places that show it; without any it is tagged with the
- * epoch and may be freed as soon as every worker has passed that. */
+ * Invariants. Every view is in dataplane->views. users counts the places that show it; without any it is tagged with
+ * the epoch and may be freed as soon as every worker has passed that. */
 #include <errno.h>
 
 #include "fib/epoch.h"

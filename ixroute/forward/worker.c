@@ -1,7 +1,7 @@
 /* A packet's way, in the order of the functions that it meets, from bottom to top of a pass:
  *
- *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst -> adjacency
- *     -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
+ *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst (view_run: and more)
+ *     -> adjacency -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
  *
  * Read worker_poll_once first (last in this file); forward_queue is the stretch that costs. Called by run.c's loop,
  * and by tests one pass at a time.
@@ -103,8 +103,8 @@ static inline bool answers_place(const struct adjacency_table *table, uint32_t *
 
 /* What is left to do when all packets of a version whose view begins with `first` have that lookup's answer: the rest
  * of their views for those who found nothing, all of it for the others. */
-static __attribute__((noinline)) void burst_walk(const struct dataplane *dataplane, struct burst *burst, enum version version,
-						 const struct fib *first)
+static __attribute__((noinline)) void burst_walk(const struct dataplane *dataplane, struct burst *burst,
+						 enum version version, const struct fib *first)
 {
 	struct view_walk walk[VIEW_WALKS];
 	unsigned n = 0, source = version == VERSION_4 ? IP4_SOURCE : IP6_SOURCE,

@@ -125,6 +125,7 @@ class Dataplane:
 
     def set_view(self, interface: int, family: int, steps: Sequence[StepLike], same_source: bool) -> None:
         """What packets of a family (4, 6) that come in by an interface look up; until then, the dataplane's FIB.
+        A sub-interface's number keeps its view when it is cleared: a new one gets its own before `set_interface`.
 
         Only in the thread that writes the FIBs: it shares their epoch. The FIBs must outlive the dataplane, or at
         least every view that names them and the next quiescent point. same_source: source addresses

@@ -21,6 +21,7 @@ class Address:
     family: int
     address: bytes
     length: int
+    broadcast: bytes = b""  # as it was given, if it was
 
 
 def parse(message: Message) -> Address | None:
@@ -33,7 +34,8 @@ def parse(message: Message) -> Address | None:
     address = bytes(decoded.get_attr("IFA_LOCAL") or decoded.get_attr("IFA_ADDRESS") or b"")
     if len(address) != size:
         raise ValueError(f"address of {len(address)} bytes")
-    return Address(decoded["index"], family, address, decoded["prefixlen"])
+    broadcast = bytes(decoded.get_attr("IFA_BROADCAST") or b"")
+    return Address(decoded["index"], family, address, decoded["prefixlen"], broadcast)
 
 
 def dump_request() -> tuple[int, bytes]:
@@ -73,6 +75,19 @@ class AddressTable:
     def has_ip4(self, ifindex: int) -> bool:
         """Whether the interface has any IPv4 address."""
         return self._ip4[ifindex] > 0
+
+    def broadcasts_ip4(self) -> set[bytes]:
+        """The broadcast addresses of the router's subnets, 4 bytes each (net/ipv4/fib_frontend.c, fib_add_ifaddr)."""
+        found = set()
+        for address in self._addresses:
+            if address.family != FAMILY_IP4:
+                continue
+            if len(address.broadcast) == 4:
+                found.add(address.broadcast)
+            if address.length < 31:
+                last = int.from_bytes(address.address, "big") | 0xFFFFFFFF >> address.length
+                found.add(last.to_bytes(4, "big"))
+        return found
 
     def own_ip4(self) -> list[bytes]:
         return sorted({address.address for address in self._addresses if address.family == FAMILY_IP4})

@@ -71,7 +71,7 @@ class AddressMessage(nlmsg):  # type: ignore[misc]
 
     prefix = "IFA_"
     fields = (("family", "B"), ("prefixlen", "B"), ("flags", "B"), ("scope", "B"), ("index", "I"))
-    nla_map = ((1, "IFA_ADDRESS", "cdata"), (2, "IFA_LOCAL", "cdata"))
+    nla_map = ((1, "IFA_ADDRESS", "cdata"), (2, "IFA_LOCAL", "cdata"), (4, "IFA_BROADCAST", "cdata"))
 
 
 class NeighbourMessage(nlmsg):  # type: ignore[misc]

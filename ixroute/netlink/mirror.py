@@ -515,7 +515,12 @@ class Mirror:
         self.follower.changed = False
         # Views first: an interface comes up, or leaves its master, when its packets have where to look.
         self.programs.announce(self.follower.tables, self.follower.rules)
-        self._announcer.announce(self.follower.tables, self.follower.addresses, self.follower.interfaces)
+        self._announcer.announce(
+            self.follower.tables,
+            self.follower.addresses,
+            self.follower.interfaces,
+            self.follower.rules.custom_ip4,
+        )
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

@@ -83,9 +83,11 @@ class Announcer:
         self._subs: dict[int, InterfaceState] = {}  # by number, as they were taken
         self.retry = False  # a sub-interface was not taken: announce again soon
 
-    def announce(self, tables: Tables, addresses: AddressTable, interfaces: Interfaces) -> None:
+    def announce(
+        self, tables: Tables, addresses: AddressTable, interfaces: Interfaces, custom_rules: bool = False
+    ) -> None:
         """Tells what differs from last time: state before addresses before what the port itself must
-        follow."""
+        follow. custom_rules: RuleTable.custom_ip4."""
         taps = {port: index for index, port in tables.ports.items()}
         subs = interfaces.subs()
         self._drop_subs({place.number for place in subs.values()})
@@ -98,6 +100,10 @@ class Announcer:
         self._set_subs(tables, addresses, subs)
         self._set_vlans(tables, interfaces, taps, subs)
         own_ip4 = addresses.own_ip4()
+        if (
+            custom_rules
+        ):  # then sources that are broadcast addresses are refused: let workers ask for them too
+            own_ip4 = sorted({*own_ip4, *addresses.broadcasts_ip4()})
         if self._told.get(("local4", "")) != own_ip4:
             self._told["local4", ""] = own_ip4
             self._tell(self._sink.set_local4, own_ip4)

@@ -175,11 +175,19 @@ def dump_request(family: int) -> tuple[int, bytes]:
     return messages.RTM_GETRULE, _HEADER.pack(AF_OF_FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+_DEFAULT_IP4 = tuple(
+    Rule(FAMILY_IP4, priority, table=table) for priority, table in ((0, 255), (32766, 254), (32767, 253))
+)
+
+
 class RuleTable:
     """The rules of both families, in the kernel's order. Unknown until the first dump."""
 
     def __init__(self) -> None:
         self._rules: dict[int, tuple[Rule, ...]] = {}
+        self.custom_ip4 = False
+        """There have been other IPv4 rules than the default ones: the kernel then looks up every source, and goes on
+        doing so (net/ipv4/fib_rules.c, fib_has_custom_rules)."""
 
     def get(self, family: int) -> tuple[Rule, ...] | None:
         """None: never dumped."""
@@ -190,6 +198,8 @@ class RuleTable:
         rules = tuple(sorted(rules, key=lambda rule: rule.priority))  # as they are in the kernel
         if self._rules.get(family) == rules:
             return False
+        if family == FAMILY_IP4 and (family in self._rules or rules != _DEFAULT_IP4):
+            self.custom_ip4 = True
         self._rules[family] = rules
         return True
 

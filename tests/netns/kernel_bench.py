@@ -18,7 +18,7 @@ from typing import Any
 from ixroute.fib.adjacency import AdjacencyTable
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Rib
-from ixroute.netlink.contract import Actions, LinkState, Port, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, Port, PortState, Step, TapState
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
 
@@ -32,6 +32,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 PATIENCE_S = 15.0
 CLONE_NEWNET = 0x40000000
@@ -93,6 +94,8 @@ def sysctl(name: str, value: int) -> None:
 class Sink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
+    subs: dict[int, InterfaceState] = field(default_factory=dict)
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
@@ -101,8 +104,19 @@ class Sink:
     def set_port(self, port: int, state: PortState) -> None:
         self.ports[port] = state
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
-        self.vlans[port] = vids
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        self.subs[number] = state
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        del self.subs[number]
+
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
+        self.vlans[interface] = vids
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self.views[interface, family] = (tuple(steps), same_source)
+        return True
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self.local4 = list(addresses)

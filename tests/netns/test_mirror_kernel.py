@@ -306,13 +306,17 @@ def test_an_overrun_is_cured_by_a_dump(bench: Bench) -> None:
     assert mirror.status()["overruns"] >= 1
 
 
-def test_rules_beyond_the_default_ones_reach_the_port(routed: Bench) -> None:
-    assert not routed.sink.ports[0].rules4
-    ip("rule add from 10.0.0.0/8 table 100")
-    routed.until(lambda: routed.sink.ports[0].rules4, "IPv4 rule not noticed")
-    assert not routed.sink.ports[0].rules6
-    ip("rule del from 10.0.0.0/8 table 100", "-6 rule add from 2001:db8::/32 table 100")
-    routed.until(lambda: not routed.sink.ports[1].rules4 and routed.sink.ports[1].rules6, "rules not noticed")
+def test_rules_become_views_of_the_ports(routed: Bench) -> None:
+    rib = routed.rib
+    usual = [rib.main, rib.fib(253)]
+    fibs = lambda port, family: [step.fib for step in routed.sink.views[port, family][0]]  # noqa: E731
+    assert fibs(0, 4) == usual
+    ip("route add 10.0.0.0/8 via 10.1.0.1 table 100", "rule add table 100")
+    routed.until(lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed")
+    assert fibs(0, 6) == [rib.main]
+    assert rib.fib(100).read(bytes((10, 0, 0, 1))) >= 8, "the table's routes are there with the rule"
+    ip("rule del table 100", "-6 rule add from 2001:db8::/32 fwmark 1 table 100")
+    routed.until(lambda: fibs(1, 4) == usual and None in fibs(1, 6), "rules not noticed")
 
 
 def test_sysctls_reach_the_port(routed: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ixroute.schema import Lookup, Stats
+from ixroute.schema import Lookup, Rules, Stats
 
 _PORT: dict[str, Any] = {
     "name": "wan0",
@@ -168,6 +168,26 @@ def route(prefix: str = "192.0.2.0/24") -> dict[str, Any]:
         "adjacency": 9,
         "best": True,
     }
+
+
+def rules() -> Rules:
+    """An answer to `rules`."""
+    plain = {"family": 4, "state": "honoured", "why": "", "interfaces": []}
+    steps = ["lookup local", "from 10.0.0.0/8: kernel (policy rule)", "lookup main"]
+    found: Any = {
+        "rules": [
+            plain | {"priority": 0, "text": "from all lookup local"},
+            plain | {"priority": 9, "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7", "state": "punts", "why": "fwmark"},
+            plain | {"priority": 10, "text": "from all iif lan0 lookup 7", "interfaces": ["lan0"]},
+            plain | {"priority": 11, "text": "from all oif lan0 lookup 7", "state": "never"},
+        ],
+        "programs": [
+            {"interface": "lan0", "family": 4, "steps": steps, "same_source": False},
+            {"interface": "wan0", "family": 4, "steps": steps, "same_source": False},
+            {"interface": "wan0", "family": 6, "steps": [], "same_source": True},
+        ],
+    }
+    return found  # type: ignore[no-any-return]
 
 
 def lookup() -> Lookup:

@@ -47,8 +47,8 @@ VIA_1, VIA_0, GLEAN_1, GLEAN_0, EXTERNAL, MULTIPATH, NARROW, HOST_0, VIA_2 = ran
 VIA_SUB, VIA_INNER, VIA_SUB_1, GLEAN_SUB = range(17, 21)
 
 SUB, OUTER, INNER, SUB_1 = range(64, 68)
-"""Interface numbers of VLAN sub-interfaces, there only when a test sets them: two of port 0, one on the second of these,
-one of port 1."""
+"""Interface numbers of VLAN sub-interfaces, there only when a test sets them: two of port 0, one on the second of
+these, one of port 1."""
 
 
 @dataclass(frozen=True)

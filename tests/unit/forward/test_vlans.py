@@ -194,40 +194,120 @@ CASES = [
     ("the outer one alone is an interface too", vlan(four("10.1.2.3"), 7, AD), 0, PLAIN, ""),
     ("an id of the other type", vlan(four("10.1.2.3", MAC[1]), 7, AD), 1, PLAIN, "vlan_tag_mismatch"),
     ("an unknown id", vlan(four("10.1.2.3"), 8), 0, PLAIN, "vlan_tag_mismatch"),
-    ("an id that is the kernel's", vlan(four("10.1.2.3"), 8), 0, World(kernels={0: (8,)}), "vlan_sub_interface"),
-    ("an inner id that is the kernel's", qinq(four("10.1.2.3"), 8), 0, World(kernels={OUTER: (8,)}), "vlan_sub_interface"),
-    ("a port's kernel id is not its VLANs'", qinq(four("10.1.2.3"), 8), 0, World(kernels={0: (8,)}), "vlan_tag_mismatch"),
+    (
+        "an id that is the kernel's",
+        vlan(four("10.1.2.3"), 8),
+        0,
+        World(kernels={0: (8,)}),
+        "vlan_sub_interface",
+    ),
+    (
+        "an inner id that is the kernel's",
+        qinq(four("10.1.2.3"), 8),
+        0,
+        World(kernels={OUTER: (8,)}),
+        "vlan_sub_interface",
+    ),
+    (
+        "a port's kernel id is not its VLANs'",
+        qinq(four("10.1.2.3"), 8),
+        0,
+        World(kernels={0: (8,)}),
+        "vlan_tag_mismatch",
+    ),
     ("priority and DEI bits", vlan(four("10.22.1.1"), 0xF007), 0, PLAIN, ""),
     ("a priority tag before the VLAN", vlan(vlan(four("10.1.2.3"), 7), 0xA000), 0, PLAIN, ""),
     ("a priority tag inside the VLAN", vlan(vlan(four("10.1.2.3"), 0), 7), 0, PLAIN, ""),
     ("five tags", vlan(vlan(vlan(qinq(four("10.1.2.3")), 0), 0), 0), 0, PLAIN, "vlan_sub_interface"),
-    ("a sub-interface of id 0", vlan(four("10.1.2.3"), 0x2000), 0, World({SUB: Sub(0, ((Q, 0),), PORT_UP)}), "forwarding_disabled"),
+    (
+        "a sub-interface of id 0",
+        vlan(four("10.1.2.3"), 0x2000),
+        0,
+        World({SUB: Sub(0, ((Q, 0),), PORT_UP)}),
+        "forwarding_disabled",
+    ),
     ("into a sub-interface of id 0", four("10.20.2.3"), 0, World({SUB: Sub(0, ((Q, 0),))}), ""),
     ("to another host", vlan(four("10.1.2.3", SENDER), 7), 0, PLAIN, "other_host"),
     ("to the VLAN's own MAC", vlan(four("10.1.2.3", OWN_MAC), 7), 0, with_flags(SUB, USUAL, OWN_MAC), ""),
-    ("to the port's MAC, the VLAN having its own", vlan(four("10.1.2.3"), 7), 0, with_flags(SUB, USUAL, OWN_MAC), ""),
-    ("to the VLAN's MAC untagged", four("10.1.2.3", OWN_MAC), 0, with_flags(SUB, USUAL, OWN_MAC), "other_host"),
-    ("to the outer VLAN's own MAC in the inner", qinq(four("10.1.2.3", OWN_MAC)), 0, with_flags(OUTER, USUAL, OWN_MAC), ""),
+    (
+        "to the port's MAC, the VLAN having its own",
+        vlan(four("10.1.2.3"), 7),
+        0,
+        with_flags(SUB, USUAL, OWN_MAC),
+        "",
+    ),
+    (
+        "to the VLAN's MAC untagged",
+        four("10.1.2.3", OWN_MAC),
+        0,
+        with_flags(SUB, USUAL, OWN_MAC),
+        "other_host",
+    ),
+    (
+        "to the outer VLAN's own MAC in the inner",
+        qinq(four("10.1.2.3", OWN_MAC)),
+        0,
+        with_flags(OUTER, USUAL, OWN_MAC),
+        "",
+    ),
     ("from a VLAN's own MAC", four("10.20.2.3"), 0, with_flags(SUB, USUAL, OWN_MAC), ""),
-    ("the sub-interface is down", vlan(four("10.1.2.3"), 7), 0, with_flags(SUB, USUAL & ~PORT_UP), "port_down"),
+    (
+        "the sub-interface is down",
+        vlan(four("10.1.2.3"), 7),
+        0,
+        with_flags(SUB, USUAL & ~PORT_UP),
+        "port_down",
+    ),
     ("its outer one is down", qinq(four("10.1.2.3")), 0, with_flags(OUTER, USUAL & ~PORT_UP), "port_down"),
-    ("it is in a bridge", vlan(four("10.1.2.3"), 7), 0, with_flags(SUB, USUAL | PORT_KERNEL_ALL), "kernel_interface"),
+    (
+        "it is in a bridge",
+        vlan(four("10.1.2.3"), 7),
+        0,
+        with_flags(SUB, USUAL | PORT_KERNEL_ALL),
+        "kernel_interface",
+    ),
     ("it does not forward", vlan(four("10.1.2.3"), 7), 0, with_flags(SUB, PORT_UP), "forwarding_disabled"),
-    ("it checks sources, and theirs is elsewhere", vlan(four("10.1.2.3"), 7), 0, with_flags(SUB, USUAL | PORT_RPF_STRICT), "source_validation"),
-    ("it checks sources, and theirs is here", vlan(eth(MAC[0], SENDER, 0x0800, ip4("192.0.3.9", "10.1.2.3")), 7), 0, with_flags(SUB, USUAL | PORT_RPF_STRICT), ""),
-    ("a source of the VLAN on its port", eth(MAC[0], SENDER, 0x0800, ip4("192.0.3.9", "10.1.2.3")), 0, PLAIN, ""),
+    (
+        "it checks sources, and theirs is elsewhere",
+        vlan(four("10.1.2.3"), 7),
+        0,
+        with_flags(SUB, USUAL | PORT_RPF_STRICT),
+        "source_validation",
+    ),
+    (
+        "it checks sources, and theirs is here",
+        vlan(eth(MAC[0], SENDER, 0x0800, ip4("192.0.3.9", "10.1.2.3")), 7),
+        0,
+        with_flags(SUB, USUAL | PORT_RPF_STRICT),
+        "",
+    ),
+    (
+        "a source of the VLAN on its port",
+        eth(MAC[0], SENDER, 0x0800, ip4("192.0.3.9", "10.1.2.3")),
+        0,
+        PLAIN,
+        "",
+    ),
     ("ARP in a VLAN", vlan(arp(1, bytes.fromhex("ffffffffffff")), 7), 0, PLAIN, "arp_request"),
     ("an ARP reply in a VLAN", vlan(arp(2, MAC[0]), 7), 0, PLAIN, "arp_response"),
     ("to the router", vlan(four("192.0.2.1"), 7), 0, PLAIN, "local_route"),
     ("its TTL ends", vlan(four("10.1.2.3", ttl=1), 7), 0, PLAIN, "ttl_value_is_too_small"),
     ("LLC in a VLAN", vlan(eth(MAC[0], SENDER, 60, bytes(60)), 7), 0, PLAIN, "non_ip"),
-    ("LLDP in a VLAN", vlan(eth(bytes.fromhex("0180c200000e"), SENDER, 0x88CC, bytes(60)), 7), 0, PLAIN, "link_local_frame"),
+    (
+        "LLDP in a VLAN",
+        vlan(eth(bytes.fromhex("0180c200000e"), SENDER, 0x88CC, bytes(60)), 7),
+        0,
+        PLAIN,
+        "link_local_frame",
+    ),
     ("cut in the inner tag", qinq(four("10.1.2.3"))[:20], 0, PLAIN, "frame_too_short"),
     ("padded", pad(vlan(eth(MAC[0], SENDER, 0x0800, ip4(HOST, "10.1.2.3", b"")), 7), 64), 0, PLAIN, ""),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("packet", "port", "world", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("packet", "port", "world", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_a_tagged_packet(rig: VlanRig, packet: bytes, port: int, world: World, reason: str) -> None:
     rig.set_context(Context())
     rig.set_world(world)
@@ -268,12 +348,16 @@ def stacks(draw: st.DrawFn) -> bytes:
     return packet[: max(1, len(packet) - cut)] if draw(st.integers(0, 4)) == 0 else packet
 
 
-SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(
+    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @SETTINGS
 @given(packet=stacks(), port=st.integers(0, 1), world=worlds())
-def test_any_stack_of_tags_ends_as_the_twin_says(rig: VlanRig, packet: bytes, port: int, world: World) -> None:
+def test_any_stack_of_tags_ends_as_the_twin_says(
+    rig: VlanRig, packet: bytes, port: int, world: World
+) -> None:
     rig.set_context(Context())
     rig.set_world(world)
     assert rig.route(packet, port) == twin(packet, port, world)
@@ -319,7 +403,14 @@ def test_each_sub_interface_counts_its_own_packets() -> None:
     rig = VlanRig()
     rig.set_world(PLAIN)
     tagged, plain = vlan(four("10.22.1.1"), 7), four("10.22.1.1")
-    for packet in (tagged, tagged, plain, vlan(four("10.6.0.1"), 7), vlan(arp(1, MAC[0]), 7), qinq(four("10.20.0.1"))):
+    for packet in (
+        tagged,
+        tagged,
+        plain,
+        vlan(four("10.6.0.1"), 7),
+        vlan(arp(1, MAC[0]), 7),
+        qinq(four("10.20.0.1")),
+    ):
         rig.route(packet)
     rig.dataplane.set_policer("arp_request", 0, 1)
     rig.deliver(vlan(arp(1, MAC[0]), 7))
@@ -382,7 +473,7 @@ def test_a_sub_interface_that_goes_takes_and_sends_nothing_from_then_on(fresh: V
 
 def test_a_number_is_used_anew_only_after_every_worker_has_passed(fresh: VlanRig) -> None:
     fresh.dataplane.clear_interface(SUB)
-    with pytest.raises(OSError) as busy:
+    with pytest.raises(OSError, match="resource busy") as busy:
         fresh.dataplane.set_interface(SUB, 0, [(Q, 8)], MAC[0], MTU, USUAL)
     assert busy.value.errno == errno.EBUSY
     assert fresh.route(vlan(four("10.1.2.3"), 8)).reason == "vlan_tag_mismatch"
@@ -420,22 +511,22 @@ def test_the_kernels_ids_go_with_their_interface(fresh: VlanRig) -> None:
 def test_what_makes_no_sense_is_refused(
     fresh: VlanRig, number: int, port: int, tags: list[tuple[int, int]], error: type[Exception]
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=f"interface {number}"):
         fresh.dataplane.set_interface(number, port, tags, MAC[0], MTU, USUAL)
     assert fresh.route(vlan(four("10.1.2.3"), 7)).reason == ""
     assert fresh.route(qinq(four("10.1.2.3"))).reason == ""
 
 
 def test_an_interface_that_carries_another_cannot_go(fresh: VlanRig) -> None:
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="resource busy"):
         fresh.dataplane.clear_interface(OUTER)
     fresh.dataplane.clear_interface(INNER)
     fresh.dataplane.clear_interface(OUTER)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="interface 3"):
         fresh.dataplane.clear_interface(3)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="VLANs of interface"):
         fresh.dataplane.set_vlans(OUTER, [1])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="sub-interface 63"):
         fresh.worker.sub_counters(63)
 
 

@@ -133,9 +133,18 @@ def test_the_order_of_the_messages_does_not_matter() -> None:
         (vlan(V8, "eth9.8", 99, 8), LAN, set()),
         (link_message(V8, "gre", parent=LAN, link_kind="gre"), LAN, set()),
     ],
-    ids=["three tags", "egress-qos-map", "no VLAN protocol", "on another namespace's", "on no port", "no VLAN"],
+    ids=[
+        "three tags",
+        "egress-qos-map",
+        "no VLAN protocol",
+        "on another namespace's",
+        "on no port",
+        "no VLAN",
+    ],
 )
-def test_what_the_fast_path_cannot_do_stays_the_kernels(world: World, odd: Message, on: int, vids: set[int]) -> None:
+def test_what_the_fast_path_cannot_do_stays_the_kernels(
+    world: World, odd: Message, on: int, vids: set[int]
+) -> None:
     world.tell(odd)
     assert len(world.subs()) == 3
     assert world.sink.vlans.get(world.number(on), frozenset()) == vids
@@ -144,7 +153,9 @@ def test_what_the_fast_path_cannot_do_stays_the_kernels(world: World, odd: Messa
 def test_settings_that_show_on_no_wire_do_not_matter(world: World) -> None:
     """reorder_hdr off, loose_binding on: flags 4; an ingress-qos-map."""
     data = attribute(5, struct.pack(">H", Q)) + attribute(1, struct.pack("=H", 8))
-    data += attribute(2, struct.pack("=II", 4, 0xFFFFFFFF)) + attribute(4, attribute(1, struct.pack("=II", 3, 5)))
+    data += attribute(2, struct.pack("=II", 4, 0xFFFFFFFF)) + attribute(
+        4, attribute(1, struct.pack("=II", 3, 5))
+    )
     plain = link_message(V8, "lan.8", parent=LAN)
     info = attribute(18, attribute(1, b"vlan\0") + attribute(2, data))
     world.tell(message(16, plain.data[16:] + info))
@@ -313,7 +324,9 @@ def test_at_most_960_are_served_and_the_others_are_the_kernels() -> None:
 
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["add", "delete", "tick"]), st.integers(1, 6), st.sampled_from([LAN, 101, 102])),
+    st.tuples(
+        st.sampled_from(["add", "delete", "tick"]), st.integers(1, 6), st.sampled_from([LAN, 101, 102])
+    ),
     max_size=40,
 )
 

@@ -88,7 +88,9 @@ class World:
     def announce(self) -> FakeSink:
         follower = self.follower
         self.programs.announce(follower.tables, follower.rules)
-        self.announcer.announce(follower.tables, follower.addresses, follower.interfaces)
+        self.announcer.announce(
+            follower.tables, follower.addresses, follower.interfaces, follower.rules.custom_ip4
+        )
         return self.sink
 
 
@@ -442,6 +444,15 @@ def test_a_port_with_a_master_is_the_kernels_unless_that_is_a_vrf(
     world.follower.event(master)
     world.follower.event(link_message(LAN, "lan", master=8))
     assert world.announce().ports[3].kernel_all is kernels
+
+
+def test_broadcast_addresses_are_told_once_there_were_rules(world: World) -> None:
+    world.follower.event(address_message(LAN, "10.0.0.9"))
+    world.follower.event(address_message(WAN, "10.1.0.9", length=31))
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    assert world.announce().local4 == [ip("10.0.0.9"), ip("10.1.0.9")]
+    world.follower.replace_rules(4, DEFAULT_RULES[:1])
+    assert world.announce().local4 == [ip("10.0.0.9"), ip("10.0.0.255"), ip("10.1.0.9")]
 
 
 def test_rules_are_read_again_when_interfaces_come_and_go_that_rules_could_name(world: World) -> None:
