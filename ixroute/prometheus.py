@@ -173,7 +173,7 @@ def _table_families(stats: Stats) -> Iterator[Family]:
         ("overruns", "Times the kernel threw messages away."),
         ("malformed", "Messages that could not be understood."),
         ("drift", "Entries that a background dump found different."),
-        ("failed", "Routes that the FIB refused."),
+        ("failed", "Routes that a FIB refused."),
     ):
         value: int = mirror[key]  # type: ignore[literal-required]
         yield f"ixroute_mirror_{key}_total", "counter", text, _one(value)

@@ -138,7 +138,7 @@ class MirrorStats(TypedDict):
     malformed: int
     drift: int  # entries that a background dump found different from what had been followed
     errors: int
-    failed: int  # times the FIB or memory refused a route (tried again by itself)
+    failed: int  # times a FIB or memory refused a route (tried again by itself)
     paths_exhausted: int  # routes given to the kernel since no path was left
     rib_bytes: int
     policy_rules: list[str]  # ip rules that only the kernel can follow: packets they may match go there

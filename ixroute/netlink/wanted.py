@@ -34,10 +34,12 @@ def gateway_of_path(path_id: int, known: Known, tables: Tables, rib: RibLike, in
 
 
 def _is_a_hosts(known: Known, key: Key, in_rib: InRib) -> bool:
-    """A neighbour's own host prefix has this very path (rib.h: a single leg with itself as gateway)."""
+    """A neighbour's own host prefix has this very path (rib.h: a single leg with itself as gateway, of the
+    neighbour's family), and path_routes counts it."""
     path = known.path
     if (
         path.type != RouteType.UNICAST
+        or path.family != key[1]
         or path.nhid
         or path.mtu
         or path.kernel_only

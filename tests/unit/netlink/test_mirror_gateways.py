@@ -228,10 +228,12 @@ def test_a_gateway_is_what_routes_use_beyond_the_neighbours_own_prefix() -> None
     put(9, Leg(10, ip("10.0.0.2")), users=2)  # and a route
     put(10, Leg(10, ip("10.0.0.3")), users=1, mtu=1400)  # a route: no prefix of a neighbour has an MTU
     put(11, Leg(10), users=1)  # connected
+    put(13, Leg(10, ip("fe80::1")), users=1)  # an IPv4 route over an IPv6 gateway
     put(12, Leg(99, ip("10.9.0.1")), users=1)  # not a port
     assert wanted_gateways(paths, tables, rib, lambda key: True) == {
         (10, 4, ip("10.0.0.2")),
         (10, 4, ip("10.0.0.3")),
+        (10, 6, ip("fe80::1")),
     }
     tables.links.put(Link(10, "lan", flags=0))
     assert wanted_gateways(paths, tables, rib, lambda key: True) == set()
