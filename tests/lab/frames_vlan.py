@@ -186,7 +186,15 @@ class Maker:
             yield f"{name} IPv{version}", self.packet(name, a, b, version, **words), verdict
 
     def cases(
-        self, name: str, a: Place, b: Place, verdict: str = FORWARD, *, pcp: int = 0, dst: str = "", **fields: int
+        self,
+        name: str,
+        a: Place,
+        b: Place,
+        verdict: str = FORWARD,
+        *,
+        pcp: int = 0,
+        dst: str = "",
+        **fields: int,
     ) -> Iterator[Case]:
         """One IPv4 and one IPv6 packet that come in at `a` and belong behind `b`."""
         for told, packet, said in self.both(name, a, b, verdict, **fields):
@@ -212,7 +220,9 @@ def judged(places: Sequence[Place]) -> Iterator[Case]:
         yield from make.cases(f"{name}: TTL 2", a, b, ttl=2)
         yield from make.cases(f"{name}: back where it came from", a, a, "ingress_is_egress")
         yield from make.cases(f"{name}: priority 5, drop eligible", a, b, pcp=0xB, tos=0xB8)
-        yield from make.cases(f"{name}: broadcast frame", a, b, "uc_dip_over_mc_dmac", dst="ff:ff:ff:ff:ff:ff")
+        yield from make.cases(
+            f"{name}: broadcast frame", a, b, "uc_dip_over_mc_dmac", dst="ff:ff:ff:ff:ff:ff"
+        )
         yield from make.cases(f"{name}: another MAC", a, b, "other_host", dst="02:99:99:99:99:99")
         yield from _asks(a)
         yield from _pings(a, a, make)
@@ -232,7 +242,9 @@ def _asks(a: Place) -> Iterator[Case]:
     ask = icmp6(a.host6, group, 135, 0, bytes(4) + address_bytes(a.router6) + option)
     packet = ip6(a.host6, group, ask, hop=255, proto=ICMP6)
     mac = "33:33:ff:" + low.hex(":")
-    yield Case(f"{name}: neighbour solicitation", a.frame(packet, dst=mac), "ipv6_neighbour_discovery", a.port)
+    yield Case(
+        f"{name}: neighbour solicitation", a.frame(packet, dst=mac), "ipv6_neighbour_discovery", a.port
+    )
 
 
 def _pings(a: Place, b: Place, make: Maker) -> Iterator[Case]:

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from lab.frames import ANY, CLIENT, FORWARD, Case
 from lab.frames_vlan import (
-    DMZ,
     D4094,
+    DMZ,
     LAN,
     PORTS,
-    Q,
     S100,
     S100C5,
     SMALLER,
@@ -25,6 +24,7 @@ from lab.frames_vlan import (
     WAN,
     Maker,
     Place,
+    Q,
     every_way,
     judged,
     makes,
@@ -83,7 +83,10 @@ def _routes() -> Iterator[Scene]:
     ):
         cases.append(Case(told, V8.frame(packet), said))
     yield Scene("vlan: routes of every kind by a sub-interface", commands, tuple(cases))
-    back = ("neigh replace 10.41.0.2 lladdr 02:00:00:00:01:02 nud permanent dev v7",)
+    back = (
+        "route del 10.73.0.0/16",
+        "neigh replace 10.41.0.2 lladdr 02:00:00:00:01:02 nud permanent dev v7",
+    )
     yield Scene("vlan: a neighbour's new MAC", back, tuple(every_way((V7, W7))))
 
 
@@ -121,9 +124,7 @@ def _sysctls() -> Iterator[Scene]:
 def others(cases: Sequence[Case], *places: Place) -> tuple[Case, ...]:
     """The same, in which what goes to or from these places is not asked about."""
     words = {place.told for place in places}
-    return tuple(
-        replace(case, verdict=ANY) if words & set(case.name.split()) else case for case in cases
-    )
+    return tuple(replace(case, verdict=ANY) if words & set(case.name.split()) else case for case in cases)
 
 
 def _changes() -> Iterator[Scene]:
@@ -145,7 +146,9 @@ def _changes() -> Iterator[Scene]:
     yield Scene("vlan: three tags", makes((THREE,)), others(three, THREE))
     yield Scene("vlan: no third tag", ("link del three",), some)
     yield Scene(
-        "vlan: a smaller MTU", (f"link set v8 mtu {SHORTER.mtu}",), tuple(sizes(((LAN, SHORTER), (V7, SHORTER))))
+        "vlan: a smaller MTU",
+        (f"link set v8 mtu {SHORTER.mtu}",),
+        tuple(sizes(((LAN, SHORTER), (V7, SHORTER)))),
     )
     yield Scene(
         "vlan: a smaller MTU of the port",
@@ -160,9 +163,11 @@ def _of_the_kernel_alone() -> Iterator[Scene]:
     ways = tuple(replace(case, verdict=ANY) for case in (*every_way(places), *judged(places)))
     yield Scene("vlan: priorities mapped", ("link set v9 type vlan egress-qos-map 0:5 3:6",), ways)
     yield Scene("vlan: priorities mapped both ways", ("link set v9 type vlan ingress-qos-map 5:3",), ways)
-    yield Scene("vlan: headers not reordered", ("link set v7 type vlan reorder_hdr off",), tuple(
-        replace(case, verdict=ANY) for case in every_way(SOME)
-    ))
+    yield Scene(
+        "vlan: headers not reordered",
+        ("link set v7 type vlan reorder_hdr off",),
+        tuple(replace(case, verdict=ANY) for case in every_way(SOME)),
+    )
     bridge = (
         "link set v9 type vlan egress-qos-map 0:0 3:0",
         "link add br0 type bridge",
@@ -177,6 +182,7 @@ def _of_the_kernel_alone() -> Iterator[Scene]:
         "link set mv0 up",
         *MACVLAN.furnishes(),
     )
+    yield Scene("vlan: out of the bridge", ("link del br0", *V9.furnishes()), tuple(every_way(places)))
     yield Scene("macvlan on a port", macvlan, _any(every_way((LAN, DMZ, MACVLAN, V8))))
     yield Scene("macvlan gone", ("link del mv0",), tuple(every_way((LAN, DMZ, V8, D4094))))
     bond = (
@@ -200,13 +206,20 @@ def _any(cases: Iterator[Case]) -> tuple[Case, ...]:
 
 def unresolved() -> Scene:
     """ARP and neighbour solicitations in a VLAN, and unreachable when nobody answers. The last: it goes on for a while."""
-    gone = [f"neigh del {host} dev {place.name}" for place in (V8, W200C6) for host in (place.host4, place.host6)]
+    gone = [
+        f"neigh del {host} dev {place.name}" for place in (V8, W200C6) for host in (place.host4, place.host6)
+    ]
     make = Maker()
-    cases = [case for place in (V8, W200C6) for case in make.cases(f"nobody at {place.told}", LAN, place, ANY)]
+    cases = [
+        case for place in (V8, W200C6) for case in make.cases(f"nobody at {place.told}", LAN, place, ANY)
+    ]
     return Scene("vlan: nobody answers in a VLAN", tuple(gone), tuple(cases), repeats=True)
 
 
-FLOOD = (V7.frame(Maker().packet("flood", V7, W7, 4)), tagged(((Q, 8),), Maker().packet("flood", V8, W7, 6), V8.router_mac, CLIENT))
+FLOOD = (
+    V7.frame(Maker().packet("flood", V7, W7, 4)),
+    tagged(((Q, 8),), Maker().packet("flood", V8, W7, 6), V8.router_mac, CLIENT),
+)
 """Played all the time while CHURN goes on."""
 CHURN = (
     ("link set v7 down",),

@@ -77,7 +77,7 @@ def _between() -> Iterator[Scene]:
             *_to("main to red", LAN, 141),
             *_to("red to blue", RED1, 142),
             *_to("by the VRF's device", LAN, 160, ANY),
-            *_to("two legs, one host", RED1, 146),
+            *_to("two legs, one host", RED1, 146, ANY),
         ),
     )
     kinds = [f"route add {kind} 10.{n}.0.0/16 table 101" for n, kind in enumerate(KINDS, 150)]
@@ -94,13 +94,15 @@ def _between() -> Iterator[Scene]:
             *(case for n in range(150, 154) for case in _to("in blue", BLUE1, n)),
         ),
     )
-    default = tuple(
-        f"{six}route add unreachable default metric 4278198272 table 102" for six in ("", "-6 ")
-    )
+    default = tuple(f"{six}route add unreachable default metric 4278198272 table 102" for six in ("", "-6 "))
     yield Scene(
         "vrf: an unreachable default ends what would fall through",
         default,
-        (*_to("of main", BLUE1, WAN.number, "reject_route"), *_to("of main", RED1, WAN.number), *every_way((BLUE1, BLUE2))),
+        (
+            *_to("of main", BLUE1, WAN.number, "reject_route"),
+            *_to("of main", RED1, WAN.number),
+            *every_way((BLUE1, BLUE2)),
+        ),
     )
 
 
@@ -115,12 +117,26 @@ def _both(table: str, number: int, by: Place) -> tuple[str, str]:
 
 
 def _sysctls() -> Iterator[Scene]:
-    other = Case("another way back IPv4", RED1.frame(_make.packet("another way back IPv4", RED2, RED2, 4)), "source_validation")
-    main = Case("a way back in main IPv4", RED1.frame(_make.packet("a way back in main IPv4", LAN, RED2, 4)), "source_validation")
-    none = Case("no way back IPv4", RED1.frame(_make.packet("no way back IPv4", replace(LAN, number=199), RED2, 4)), "source_validation")
+    other = Case(
+        "another way back IPv4",
+        RED1.frame(_make.packet("another way back IPv4", RED2, RED2, 4)),
+        "source_validation",
+    )
+    main = Case(
+        "a way back in main IPv4",
+        RED1.frame(_make.packet("a way back in main IPv4", LAN, RED2, 4)),
+        "source_validation",
+    )
+    none = Case(
+        "no way back IPv4",
+        RED1.frame(_make.packet("no way back IPv4", replace(LAN, number=199), RED2, 4)),
+        "source_validation",
+    )
     way = tuple(_make.cases("the way back", RED1, RED2))
     leak = tuple(_to("leak of main", RED1, 133))
-    yield Scene("vrf: strict rp_filter", (), (*way, *leak, other, main, none), (("net.ipv4.conf.v7.rp_filter", "1"),))
+    yield Scene(
+        "vrf: strict rp_filter", (), (*way, *leak, other, main, none), (("net.ipv4.conf.v7.rp_filter", "1"),)
+    )
     loose = (*way, replace(other, verdict=ANY), replace(main, verdict=ANY), none)
     yield Scene("vrf: loose rp_filter", (), loose, (("net.ipv4.conf.v7.rp_filter", "2"),))
     off = tuple(replace(case, verdict=FORWARD) for case in (*way, other, main, none))
@@ -136,11 +152,17 @@ def _members() -> Iterator[Scene]:
     yield Scene("vrf: and taken back", (*addresses, *RED1.furnishes()), tuple(every_way((RED1, RED2))))
     swapped = (replace(BLUE1, vrf="red", table=101), replace(BLUE2, vrf="red", table=101))
     moves = tuple(command for place in swapped for command in place.furnishes())
-    yield Scene("vrf: members of another", ("link set v7 nomaster", "link set w7 nomaster", *moves), tuple(every_way(swapped)))
+    yield Scene(
+        "vrf: members of another",
+        ("link set v7 nomaster", "link set w7 nomaster", *moves),
+        tuple(every_way(swapped)),
+    )
     again = tuple(command for place in (BLUE1, BLUE2, RED1, RED2) for command in place.furnishes())
     cases = (*every_way((RED1, RED2)), *every_way((BLUE1, BLUE2)))
     yield Scene("vrf: each its own again", again, cases)
-    yield Scene("vrf: a VRF down", ("link set blue down",), tuple(replace(case, verdict=ANY) for case in cases))
+    yield Scene(
+        "vrf: a VRF down", ("link set blue down",), tuple(replace(case, verdict=ANY) for case in cases)
+    )
     yield Scene("vrf: a VRF up again", ("link set blue up", *BLUE1.furnishes(), *BLUE2.furnishes()), cases)
     gone = (*every_way((RED1, RED2)), *(replace(case, verdict=ANY) for case in every_way((GREEN1, GREEN2))))
     yield Scene("vrf: a VRF deleted", ("link del green",), gone)
@@ -153,19 +175,23 @@ def _members() -> Iterator[Scene]:
 def _rules() -> Iterator[Scene]:
     """Rules beside the VRFs, and in another order."""
     lines = (*_both("201", 171, WAN), *_both("202", 172, WAN), *_both("203", 173, WAN))
-    rules = ("iif v7 lookup 201 priority 500", "iif red lookup 202 priority 501", "from 10.41.0.0/16 iif w8 lookup 203 priority 502")
-    sixes = (*rules[:2], "from fd10:41::/32 iif w8 lookup 203 priority 502")
+    rules = (
+        "iif {lan} lookup 201 priority 500",
+        "from 10.41.0.0/16 lookup 202 priority 501",
+        "iif v9 lookup 203 priority 502",
+    )
+    sixes = tuple(rule.replace("10.41.0.0/16", "fd10:41::/32") for rule in rules)
     yield Scene(
         "vrf: rules that name an interface",
         (*lines, *(f"rule add {rule}" for rule in rules), *(f"-6 rule add {rule}" for rule in sixes)),
         (
-            *_to("iif v7", RED1, 171),
-            *_to("iif v7 is not w7", RED2, 171, "no_route"),
-            *_to("iif red is v7 and w7", RED1, 172, ANY),
-            *_to("iif red is v7 and w7", RED2, 172, ANY),
-            *_to("iif red is not blue", BLUE2, 172, "reject_route"),
-            *_make.cases("from 41, iif w8", replace(BLUE2, number=41), replace(BLUE2, number=173)),
-            *_make.cases("from 44, iif w8", BLUE2, replace(BLUE2, number=173), "reject_route"),
+            *_to("iif lan", LAN, 171),
+            *_to("iif lan is not wan", WAN, 171, "no_route"),
+            *_to("from a source", RED1, 172),
+            *_to("from a source, of any VRF", BLUE1, 172),
+            *_to("from another source", RED2, 172, "no_route"),
+            *_to("iif in a VRF", GREEN2, 173, ANY),
+            *_to("iif in a VRF is not its fellow", GREEN1, 173, "no_route"),
             *every_way((RED1, RED2)),
         ),
     )
@@ -186,10 +212,12 @@ def _rules() -> Iterator[Scene]:
     )
     cases = tuple(case for group in GROUPS[:2] for case in (*every_way(group), *judged(group)))
     yield Scene("vrf: the rule of the local table behind it", back, cases)
-    none = tuple(
-        f"{six}rule {what}" for six in ("", "-6 ") for what in ("del l3mdev pref 1000",)
+    none = tuple(f"{six}rule {what}" for six in ("", "-6 ") for what in ("del l3mdev pref 1000",))
+    yield Scene(
+        "vrf: no l3mdev rule",
+        none,
+        (*_to("of main", RED1, WAN.number), *_make.cases("of red", RED1, RED2, "no_route")),
     )
-    yield Scene("vrf: no l3mdev rule", none, (*_to("of main", RED1, WAN.number), *_make.cases("of red", RED1, RED2, "no_route")))
     yield Scene(
         "vrf: the l3mdev rule again",
         tuple(f"{six}rule add l3mdev pref 1000" for six in ("", "-6 ")),
@@ -207,5 +235,8 @@ CHURN = (
     ("-6 rule del pref 1000", "rule del pref 1000"),
     ("-6 rule add l3mdev pref 1000", "rule add l3mdev pref 1000"),
 )
-FLOOD = (RED1.frame(Maker().packet("flood", RED1, RED2, 4)), BLUE1.frame(Maker().packet("flood", BLUE1, BLUE2, 6)))
+FLOOD = (
+    RED1.frame(Maker().packet("flood", RED1, RED2, 4)),
+    BLUE1.frame(Maker().packet("flood", BLUE1, BLUE2, 6)),
+)
 """Played all the time while CHURN goes on."""

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ixroute.demo.readings import unbalanced
 from lab import scenes_vlan, scenes_vrf
-from lab.frames import FORWARD
 from lab.frames_vlan import every_way
 from lab.guest.inside import checking, ok, value
+from lab.support import wait_until
 from lab.twins import Scene, Twins, twins
 from lab.wires import Flood
 
+TRIES = 3
+FRAMES: Counter[str] = Counter()
+
 
 def play(pair: Twins, scene: Scene) -> None:
-    """ok when what came out is equal; a value tells how it was done."""
+    """ok when what came out is equal, each time, and was done as expected, within TRIES: sysctls are followed late."""
     began = time.monotonic()
     name = "_".join(scene.name.replace(":", "").replace(",", "").split())
     with checking(name):
-        outcome = pair.play(scene)
-        plain = sum(case.verdict == FORWARD for case in scene.cases)
-        value(
-            f"{name}_counts",
-            f"{time.monotonic() - began:.1f} s, {len(scene.cases)} frames, heard"
-            f" {sum(c.total() for c in outcome.linux.values())}, {plain} to be forwarded, {outcome.forwarded} were;"
-            f" {dict(outcome.counted)} expected {dict(outcome.expected)}",
+        for number in range(TRIES):
+            outcome = pair.play(scene if not number else replace(scene, commands=(), sysctls=()))
+            for line in outcome.differences[:40]:
+                print("    ", line)
+            assert not outcome.differences, (
+                f"{len(outcome.differences)} differences: {outcome.differences[0]}"
+            )
+            if not outcome.amiss():
+                break
+            time.sleep(1)
+        heard = sum(frames.total() for frames in outcome.linux.values())
+        print(
+            f"    {time.monotonic() - began:.1f} s, {len(scene.cases)} frames, {heard} heard, try {number + 1};"
         )
-        for line in outcome.differences[:40]:
-            print("    ", line)
-        assert not outcome.differences, f"{len(outcome.differences)} differences: {outcome.differences[0]}"
+        print(f"    forwarded fast {outcome.forwarded}, {dict(outcome.counted)}")
+        FRAMES["played"] += len(scene.cases)
+        FRAMES["forwarded"] += outcome.forwarded
+        assert not outcome.amiss(), outcome.amiss()
 
 
 def vlan(pair: Twins) -> None:
@@ -59,12 +71,12 @@ def churn(pair: Twins, name: str, steps: Sequence[Sequence[str]], frames: Sequen
         Flood(pair.linux.wires["lan"], frames, 50),
     ):
         for step in steps:
-            pair.configure(step)
+            pair.change(step)
     with checking(f"{name}_books_balance"):
         pair.settle()
-        time.sleep(0.3)
-        assert not unbalanced(pair.daemon.stats()), unbalanced(pair.daemon.stats())
-        pair.settle()
+        wait_until(
+            lambda: not unbalanced(pair.daemon.stats()), 5, lambda: str(unbalanced(pair.daemon.stats()))
+        )
 
 
 def main() -> None:
@@ -79,6 +91,8 @@ def main() -> None:
             status = pair.daemon.stop(30)
             assert status == 0, status
         print(pair.daemon.log_tail(60))
+    for name, count in FRAMES.items():
+        value(f"frames_{name}", count)
     value("end", f"{time.monotonic():.1f}")
     ok("ended")
 
