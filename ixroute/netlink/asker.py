@@ -22,8 +22,8 @@ _ADVICE = {
     errno.ENOBUFS: "its neighbour table is full, raise net.ipv4.neigh.default.gc_thresh3 (and ipv6's)",
     errno.ENOMEM: "the machine is short of memory",
 }
-# The entry or its interface went meanwhile, or is down: what comes next will say so.
-_HARMLESS = frozenset({errno.ENOENT, errno.ENODEV, errno.ENETDOWN})
+# The entry came or went meanwhile, or its interface is down: what comes next will say so.
+_HARMLESS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
 
 
 class Asker:
@@ -41,9 +41,14 @@ class Asker:
 
     def ask(self, key: Key, managed: bool, create: bool) -> None:
         """The kernel shall use the neighbour (resolve it if it must), keep it resolved when `managed`, and
-        make an entry for it when `create`. Never blocks; what cannot be sent is counted."""
+        make an entry for it when `create`. Never blocks; what cannot be sent is counted.
+
+        An entry that is there already is refused with `create` (EEXIST): it may be a permanent one, set since the
+        mirror last read, and __neigh_update (net/core/neighbour.c) takes NUD_PERMANENT and the MAC from an entry that
+        is to be used or managed.
+        """
         self._sequence = self._sequence % 0x7FFFFFFF + 1
-        flags = sockets.NLM_F_ACK | (sockets.NLM_F_CREATE if create else 0)
+        flags = sockets.NLM_F_ACK | (sockets.NLM_F_CREATE | sockets.NLM_F_EXCL if create else 0)
         body = neighbours.use_request(key, managed)
         try:
             if self._socket is None:
