@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from ixroute.demo.netns import Namespace
 from ixroute.demo.topology import Lab
 from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
+from lab.masks import masked
 from lab.packets import ETH_IP4, ETH_IP6, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
 
 ETH_P_ALL = 3
@@ -174,12 +175,9 @@ def is_mark(frame: bytes, number: int | None = None) -> bool:
     return MARK + (b"" if number is None else struct.pack("!I", number)) in frame
 
 
-OWN4 = tuple(bytes((10, 0, link, 1)) for link in (1, 2, 3))
-
-
 def normalised(frames: Iterable[bytes]) -> list[bytes]:
     """Without marks, without what the kernel says unasked, and with its random fields zero."""
-    return [_masked(frame) for frame in frames if not is_mark(frame) and not _unasked(frame)]
+    return [masked(frame) for frame in frames if not is_mark(frame) and not _unasked(frame)]
 
 
 def _unasked(frame: bytes) -> bool:
@@ -190,22 +188,6 @@ def _unasked(frame: bytes) -> bool:
     if frame[14 + 6] == 0:  # a hop-by-hop header stands before MLD
         at += 8 + 8 * frame[at + 1]
     return len(frame) > at and frame[at] in (131, 132, 133, 143) and (frame[14 + 6] in (0, 58))
-
-
-def _masked(frame: bytes) -> bytes:
-    """IPv4 identification of the kernel's own packets, and its time stamps in forwarded options: zero."""
-    if frame[12:14] != struct.pack("!H", ETH_IP4):
-        return frame
-    out = bytearray(frame)
-    options = frame[34 : 14 + (frame[14] & 15) * 4]
-    stamped = options[:1] == b"\x44"
-    if stamped:
-        out[38 : 14 + (frame[14] & 15) * 4] = bytes(len(options) - 4)
-    if frame[26:30] in OWN4:
-        out[18:20] = b"\0\0"
-    if stamped or frame[26:30] in OWN4:
-        out[24:26] = b"\0\0"
-    return bytes(out)
 
 
 def told(heard: Mapping[str, Iterable[bytes]]) -> str:
