@@ -14,7 +14,7 @@ LONG = (300, 700, 940, 972, 980, 1000, 1260, 1352, 1360, 1372, 1373, 1380, 1400,
 
 def data(dice: Random) -> bytes:
     """Mostly a little. Long: around where MTUs of 1000, 1300, 1400 and 1500 are."""
-    if dice.random() < 0.8:
+    if dice.random() < 0.7:
         return dice.randbytes(dice.randrange(0, 64))
     size = max(dice.choice(LONG) + dice.randrange(-24, 25), 0)
     return (dice.randbytes(4) * (size // 4 + 1))[:size]

@@ -85,7 +85,7 @@ def _time_stamps(packet: bytes, header: int) -> tuple[int, int] | None:
         if length < 2:
             return None
         if packet[at] == TIME_STAMPS:
-            return at + 4, min(at + length, header, len(packet))
+            return at + 4, max(min(at + length, header, len(packet)), at + 4)
         at += length
     return None
 
