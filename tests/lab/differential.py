@@ -12,25 +12,30 @@ import select
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from lab.differences import rule_of
-from lab.generated import HOST_MACS, ROUTER_MACS, Recipe
-from lab.generated_places import LEGS, SYSCTLS, TABLES, is_multipath, is_on_link, neighbours
-from lab.masks import KIND_IP4, KIND_IP6, icmp_of_router, masked
-from lab.packets import ETH_ARP, ETH_IP4, ICMP, ethernet, ip4, udp
+from lab.generated import HOST_MACS, PORTS, ROUTER_MACS, Generator, Recipe
+from lab.generated_places import LEGS, SYSCTLS, TABLES, Senders, is_multipath, is_on_link, neighbours
+from lab.masks import KIND_IP4, KIND_IP6, OWN4, icmp_of_router, masked
+from lab.packets import ETH_ARP, ETH_IP4, ethernet, ip4, udp
 from lab.wires import Stage, told
 
 Heard = dict[str, Counter[bytes]]
 SIDES = {"lan": "10.9.255", "wan": "10.8.255", "dmz": "10.4.255"}
 """By port: addresses behind it, .1 to send marks from and .2 to send them to."""
 MARK = b"mark behind the batch "
+AT_ONCE = 200
+"""Frames in a batch: no queue on their way is shorter."""
+ENOUGH = 40
 KIND_ARP = struct.pack("!H", ETH_ARP)
 
 
 class Player:
-    """Plays batches at one router. wire: pads what is heard as a card does (60 bytes)."""
+    """Plays batches at one router. padded: no frame is shorter than a card's wire carries (60 bytes), neither of those
+    that are sent nor of those that are heard."""
 
     PATIENCE_S = 3.0
     QUIET_S = 0.003
@@ -48,7 +53,8 @@ class Player:
         """The tables of lab.generated_places, beside those of lab.frames."""
         router, interfaces = self.stage.lab.router, self.stage.lab.interfaces
         for key, value in SYSCTLS.items():
-            router.sysctl(key, value)
+            for port in interfaces.values() if "{port}" in key else ("",):
+                router.sysctl(key.format(port=port), value)
         for command in TABLES:
             router.ip(command.format(**interfaces))
         batch = router.directory / "neighbours"
@@ -64,7 +70,7 @@ class Player:
             taken.clear()
         wire = self.stage.wires[port]
         for frame in frames:
-            wire.send(frame)
+            wire.send(self._padded(frame))
         self._until_marks(port, heard)
         return {name: Counter(self._compared(taken)) for name, taken in heard.items()}
 
@@ -77,7 +83,7 @@ class Player:
             self._marks += 1
             awaited = self._send_marks(port)
             deadline = time.monotonic() + self.PATIENCE_S
-            seen = {name: 0 for name in heard}
+            seen = dict.fromkeys(heard, 0)
             while awaited and time.monotonic() < deadline:
                 self._wait(0.05)
                 self._take(heard)
@@ -117,7 +123,7 @@ class Player:
 
     def _compared(self, taken: Iterable[bytes]) -> Iterable[bytes]:
         for frame in taken:
-            if MARK in frame or is_unasked(frame) or is_repeated_redirect(frame):
+            if MARK in frame or is_unasked(frame) or depends_on_time(frame):
                 continue
             if is_late(frame):
                 self.late[self._padded(masked(frame))] += 1
@@ -147,17 +153,12 @@ def is_unasked(frame: bytes) -> bool:
     if kind == KIND_ARP:
         return frame[20:22] == b"\0\1"
     if kind == KIND_IP4:
-        return frame[23] == 2 and icmp_free(frame)
+        return frame[23] == 2 and frame[22] == 1 and frame[26:30] in OWN4  # RFC 3376 4: TTL 1
     if kind == KIND_IP6:
         at = 54 + (8 + 8 * frame[55] if frame[20] == 0 and len(frame) > 55 else 0)
         ours = frame[22:24] == b"\xfe\x80" or frame[21] == 255
         return ours and len(frame) > at and frame[at] in (131, 132, 133, 135, 143) and frame[20] in (0, 58)
     return False
-
-
-def icmp_free(frame: bytes) -> bool:
-    """IGMP that the router itself sent (RFC 3376: TTL 1)."""
-    return frame[22] == 1
 
 
 def is_late(frame: bytes) -> bool:
@@ -171,14 +172,21 @@ def is_late(frame: bytes) -> bool:
     return icmp == (6, 1, 3)
 
 
-def is_redirect(frame: bytes) -> bool:
-    return icmp_of_router(frame) in ((4, 5, 0), (4, 5, 1), (6, 137, 0))
+ASKED_ONCE = (b"\x0a\x09", b"\x0a\x14", b"\xfd\x09", b"\xfd\0\0\x20")
+"""Prefixes whose hosts send one frame each (lab.generated_places.Senders)."""
 
 
-def is_repeated_redirect(frame: bytes) -> bool:
-    """To a host that may have been told before: whether and when the kernel says it again depends on the clock."""
-    to = frame[30:33] if frame[12:14] == KIND_IP4 else frame[38:52]
-    return is_redirect(frame) and to[: len(to) - 1] not in (b"\x0a\x14", b"\xfd\0\0\x20" + bytes(9))
+def is_limited(frame: bytes) -> bool:
+    """An answer of which the kernel gives each host a few a second, whatever the sysctls say: redirects
+    (ip_rt_send_redirect, ndisc_send_redirect), and that there is no way (ip_error)."""
+    limited = {(4, 5, 0), (4, 5, 1), (6, 137, 0), (4, 3, 0), (4, 3, 1), (4, 3, 13)}
+    return icmp_of_router(frame) in limited
+
+
+def depends_on_time(frame: bytes) -> bool:
+    """A limited answer to a host that may have had some before."""
+    to = frame[30:34] if frame[12:14] == KIND_IP4 else frame[38:54]
+    return is_limited(frame) and not to.startswith(ASKED_ONCE)
 
 
 @dataclass
@@ -211,14 +219,14 @@ class Pair:
     passing: list[str] = field(default_factory=list)
     """Differences of a batch that were not there when it was played again."""
     differences: list[Difference] = field(default_factory=list)
-    _redirects: bool = True
+    _limited: bool = True
 
     def differ(self, recipes: Sequence[Recipe]) -> tuple[Heard, Heard] | None:
         """What came out of both, if that is not the same. All recipes are of one port."""
         port, frames = recipes[0].port, [recipe.frame for recipe in recipes]
         expected, heard = self.linux.play(port, frames), self.other.play(port, frames)
-        if not self._redirects:  # they were sent before: whether again is a matter of time
-            expected, heard = without_redirects(expected), without_redirects(heard)
+        if not self._limited:  # these hosts had an answer before
+            expected, heard = without_limited(expected), without_limited(heard)
         return None if expected == heard else (expected, heard)
 
     def check(self, recipes: Sequence[Recipe]) -> list[Difference]:
@@ -228,13 +236,13 @@ class Pair:
         first = self.differ(recipes)
         if first is None:
             return found
-        expected, heard = without_redirects(first[0]), without_redirects(first[1])
+        expected, heard = without_limited(first[0]), without_limited(first[1])
         if expected == heard:
             found.append(Difference([], *first))
             self.differences += found
             return found
         left = list(recipes)
-        self._redirects = False
+        self._limited = False
         try:
             while left and len(found) < 20:
                 outcome = self.differ(left)
@@ -244,7 +252,7 @@ class Pair:
                 found.append(difference)
                 left = [recipe for recipe in left if recipe not in difference.recipes]
         finally:
-            self._redirects = True
+            self._limited = True
         if not found:
             self.passing.append(str(Difference(list(recipes[:0]), *first)))
         for difference in found:
@@ -268,7 +276,7 @@ class Pair:
     def _simplify(self, difference: Difference) -> None:
         if len(difference.recipes) != 1:
             return
-        self._redirects = False
+        self._limited = False
         recipe = difference.recipes[0]
         difference.rule = rule_of(recipe.frame, difference.expected, difference.heard)
         simpler = True
@@ -280,12 +288,16 @@ class Pair:
                     recipe, simpler = less, True
                     difference.recipes, (difference.expected, difference.heard) = [less], outcome
                     break
-        self._redirects = True
+        self._limited = True
 
-    def end(self, seconds: float) -> list[str]:
-        """Waits for what is late and compares that of the whole run; the differences in words."""
+    def forget_late(self) -> None:
+        self.linux.late.clear()
+        self.other.late.clear()
+
+    def compare_late(self, seconds: float) -> list[str]:
+        """Waits for what is late and compares all since forget_late(); the differences in words."""
         self.linux.listen(seconds)
-        self.other.listen(0)
+        self.other.listen(0.1)
         words = []
         for who, only in (
             ("Linux", self.linux.late - self.other.late),
@@ -294,37 +306,37 @@ class Pair:
             words += [f"late, {who} alone, {n} times: {frame.hex()}" for frame, n in only.items()]
         return words
 
+    def play(self, dice: Random, senders: Senders, frames: int, ports: Sequence[str] = PORTS) -> None:
+        """Generated frames, AT_ONCE at a time, until there are `frames` or too many differences to go on."""
+        until = self.frames + frames
+        while self.frames < until and len(self.differences) < ENOUGH:
+            generator = Generator(dice, senders, dice.choice(ports))
+            self.check([generator.recipe() for _ in range(min(AT_ONCE, until - self.frames))])
+
     def unlisted(self) -> list[Difference]:
         return [difference for difference in self.differences if difference.rule is None]
 
 
-def without_redirects(heard: Heard) -> Heard:
+def without_limited(heard: Heard) -> Heard:
     return {
-        port: Counter({frame: n for frame, n in frames.items() if not is_redirect(frame)})
+        port: Counter({frame: n for frame, n in frames.items() if not is_limited(frame)})
         for port, frames in heard.items()
     }
 
 
-def batches(recipe: Callable[[], Recipe], frames: int, size: int) -> Iterable[list[Recipe]]:
-    """`frames` of them, `size` at a time."""
-    for start in range(0, frames, size):
-        yield [recipe() for _ in range(min(size, frames - start))]
-
-
 @contextlib.contextmanager
-def sysctls(stages: Sequence[Stage], values: dict[str, int], seconds: float = 1.5):  # type: ignore[no-untyped-def]
-    """Sets them at all routers and waits until ixroute has noticed; undoes that at the end."""
-    before = [{key: stage.lab.router.sysctl_value(key.format(**stage.lab.interfaces)) for key in values} for stage in stages]
-    for stage in stages:
-        for key, value in values.items():
-            stage.lab.router.sysctl(key.format(**stage.lab.interfaces), value)
-    time.sleep(seconds if values else 0)
+def set_everywhere(stages: Sequence[Stage], values: Mapping[str, int], seconds: float) -> Iterator[None]:
+    """Sets sysctls at all routers, then waits for ixroute to have noticed; the same at the end, back."""
+    before: list[tuple[Stage, str, str]] = []
     try:
+        for stage in stages:
+            for template, value in values.items():
+                key = template.format(**stage.lab.interfaces)
+                before.append((stage, key, stage.lab.router.sysctl_value(key)))
+                stage.lab.router.sysctl(key, value)
+        time.sleep(seconds if values else 0)
         yield
     finally:
-        for stage, was in zip(stages, before, strict=True):
-            for key, value in was.items():
-                stage.lab.router.sysctl(key.format(**stage.lab.interfaces), value)
-
-
-__all__ = ["ICMP", "Difference", "Pair", "Player", "batches", "sysctls"]
+        for stage, key, was in reversed(before):
+            stage.lab.router.sysctl(key, was)
+        time.sleep(seconds if values else 0)

@@ -24,11 +24,31 @@ HOST_MACS = {"lan": "02:00:00:00:01:02", "wan": "02:00:00:00:02:02", "dmz": "02:
 PORTS = ("lan", "lan", "lan", "wan", "dmz")
 LONGEST_OF = {"lan": 1514, "wan": 1414, "dmz": 1514}
 STRANGE_TARGETS = (
-    *("ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01", "02:99:99:99:99:99", "00:00:00:00:00:00"),
+    *(
+        "ff:ff:ff:ff:ff:ff",
+        "01:00:5e:00:00:01",
+        "33:33:00:00:00:01",
+        "02:99:99:99:99:99",
+        "00:00:00:00:00:00",
+    ),
     *("01:80:c2:00:00:00", "01:80:c2:00:00:0e", "01:80:c2:00:00:21", *ROUTER_MACS.values()),
 )
 STRANGE_SENDERS = ("03:00:00:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", *ROUTER_MACS.values())
-OTHER_TYPES = (0x0000, 0x0026, 0x05DC, 0x0600, 0x0801, 0x0805, 0x0835, 0x6558, 0x8847, 0x8863, 0x8864, 0x888E, 0x88CC)
+OTHER_TYPES = (
+    0x0000,
+    0x0026,
+    0x05DC,
+    0x0600,
+    0x0801,
+    0x0805,
+    0x0835,
+    0x6558,
+    0x8847,
+    0x8863,
+    0x8864,
+    0x888E,
+    0x88CC,
+)
 Change = Callable[[bytes], bytes]
 
 
@@ -67,9 +87,7 @@ class Recipe:
     def simpler(self) -> Iterator[Recipe]:
         """The same without one of its edits."""
         for i in range(len(self.edits)):
-            yield Recipe(
-                self.base, self.start, self.port, self.edits[:i] + self.edits[i + 1 :], self.sums
-            )
+            yield Recipe(self.base, self.start, self.port, self.edits[:i] + self.edits[i + 1 :], self.sums)
 
 
 def with_checksum(frame: bytes) -> bytes:
@@ -108,8 +126,7 @@ class Generator:
         dice = self._dice
         pick = dice.random()
         if pick < 0.08:
-            case = dice.choice(named(port))
-            return case
+            return dice.choice(named(port))
         if pick < 0.52:
             return "IPv4", self._framed(port, ETH_IP4, generated_ip4.packet(dice, port, self._senders))
         if pick < 0.95:
@@ -140,9 +157,9 @@ class Generator:
 @functools.cache
 def named(port: str) -> tuple[tuple[str, bytes], ...]:
     """Those of lab.frames that come in there, but for what the kernel goes on with by itself."""
-    return tuple((case.name, case.frame) for case in all_cases() if case.port == port and not case.repeats) or (
-        named("lan")
-    )
+    return tuple(
+        (case.name, case.frame) for case in all_cases() if case.port == port and not case.repeats
+    ) or (named("lan"))
 
 
 def tags(dice: Random) -> Edit:
@@ -156,13 +173,15 @@ def tags(dice: Random) -> Edit:
 
 
 def _edit(dice: Random) -> Edit:
-    return dice.choice((_byte, _byte, _byte, _byte, _bit, _bit, _cut, _cut, _longer, _length, _length, _copy, _checksum))(
-        dice
-    )
+    return dice.choice(
+        (_byte, _byte, _byte, _byte, _bit, _bit, _cut, _cut, _longer, _length, _length, _copy, _checksum)
+    )(dice)
 
 
 def _put(at: int, value: bytes) -> Change:
-    return lambda frame: frame[:at] + value + frame[at + len(value) :] if at + len(value) <= len(frame) else frame
+    return lambda frame: (
+        frame[:at] + value + frame[at + len(value) :] if at + len(value) <= len(frame) else frame
+    )
 
 
 def _place(dice: Random) -> int:
@@ -210,7 +229,9 @@ def _length(dice: Random) -> Edit:
 
 def _copy(dice: Random) -> Edit:
     """One part over another: source and destination equal, headers within headers."""
-    start, to, size = dice.choice(((26, 30, 4), (30, 26, 4), (22, 38, 16), (38, 22, 16), (0, 6, 6), (14, 34, 20)))
+    start, to, size = dice.choice(
+        ((26, 30, 4), (30, 26, 4), (22, 38, 16), (38, 22, 16), (0, 6, 6), (14, 34, 20))
+    )
     return Edit(
         f"{size} bytes from {start} to {to}", lambda frame: _put(to, frame[start : start + size])(frame)
     )

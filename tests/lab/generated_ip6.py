@@ -37,15 +37,29 @@ def packet(dice: Random, port: str, senders: Senders) -> bytes:
 def _header(dice: Random, proto: int, payload: bytes) -> tuple[int, bytes]:
     """One header in front; what it says of its length may be wrong."""
     kind = dice.choice(
-        (HOP_BY_HOP, HOP_BY_HOP, DEST_OPTIONS, DEST_OPTIONS, ROUTING, FRAGMENT, FRAGMENT, AUTHENTICATION)
-        + (MOBILITY, HIP, SHIM6, 253)
+        (
+            HOP_BY_HOP,
+            HOP_BY_HOP,
+            DEST_OPTIONS,
+            DEST_OPTIONS,
+            ROUTING,
+            FRAGMENT,
+            FRAGMENT,
+            AUTHENTICATION,
+            MOBILITY,
+            HIP,
+            SHIM6,
+            253,
+        )
     )
     if kind == FRAGMENT:
         bits = dice.choice((0, 1, 8, 9, 100 << 3, 100 << 3 | 1, 0xFFF8, 0xFFF9, 2, 4, dice.randrange(65536)))
         return kind, struct.pack("!BBHI", proto, dice.choice((0, 0, 0, 9)), bits, 0xABCD) + payload
     if kind == ROUTING:
         hops = dice.randrange(0, 3)
-        addresses = b"".join(address_bytes(dice.choice(("fd00:2::2", "fd00:1::1", "::1"))) for _ in range(hops))
+        addresses = b"".join(
+            address_bytes(dice.choice(("fd00:2::2", "fd00:1::1", "::1"))) for _ in range(hops)
+        )
         left = dice.choice((0, hops, hops, 1, 255))
         body = bytes((dice.choice((0, 0, 2, 3, 4, 253)), left)) + bytes(4) + addresses
     elif kind in (HOP_BY_HOP, DEST_OPTIONS):

@@ -34,11 +34,13 @@ neigh replace fe80::2 lladdr 02:00:00:00:03:02 nud permanent dev {dmz}
 """.strip().splitlines()
 
 SYSCTLS = {
-    "net.ipv4.ipfrag_time": "2",
-    "net.ipv6.ip6frag_time": "2",
+    "net.ipv4.ipfrag_time": "1",
+    "net.ipv6.ip6frag_time": "1",
+    "net.ipv4.neigh.{port}.retrans_time_ms": "200",
+    "net.ipv6.neigh.{port}.retrans_time_ms": "200",
     "net.ipv4.conf.all.send_redirects": "1",
 }
-"""Reassembly to the router itself gives up early: its answer is waited for."""
+"""Reassembly to the router itself and the search for a neighbour end early: the kernel's answer is waited for."""
 
 LEGS = {bytes.fromhex("020000000202"), bytes.fromhex("020000000203")}
 MULTIPATH = (bytes((10, 6)), bytes.fromhex("fd06"))
@@ -72,7 +74,10 @@ class Senders:
     def behind(self) -> tuple[str, str]:
         self._next += 1
         n = self._next % 60_000
-        return f"10.9.{16 + n // 256}.{n % 256}", f"fd09::{0x1000 + (self._next >> 16):x}:{self._next & 0xFFFF:x}"
+        return (
+            f"10.9.{16 + n // 256}.{n % 256}",
+            f"fd09::{0x1000 + (self._next >> 16):x}:{self._next & 0xFFFF:x}",
+        )
 
     def on_link(self) -> tuple[str, str] | None:
         """None when each has sent once."""
@@ -91,17 +96,58 @@ HOSTS6 = ("fd00:1::2", "fd00:2::2", "fd00:3::2", "fd00:2::3", "fd00:127::1", "fd
 OWN4 = ("10.0.1.1", "10.0.2.1", "10.0.3.1", "10.1.0.0", "10.1.1.1", "10.20.0.1")
 OWN6 = ("fd00:1::1", "fd00:2::1", "fd00:3::1", "fd00:1::", "fd00:127::", "fd00:128::1", "fe80::ff:fe00:101")
 ODD4 = (
-    *("0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.255.255", "240.1.2.3", "255.255.255.255", "255.255.255.254"),
+    *(
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.255.255.255",
+        "240.1.2.3",
+        "255.255.255.255",
+        "255.255.255.254",
+    ),
     *("10.0.1.255", "10.0.1.0", "10.0.2.255", "10.0.2.0", "10.0.3.255", "10.20.255.255", "10.20.0.0"),
     *("169.254.1.1", "100.64.1.1", "192.0.0.8", "192.0.0.9", "224.0.0.1", "224.0.0.5", "224.0.0.22"),
     *("224.0.0.251", "224.1.2.3", "232.1.1.1", "239.1.2.3"),
 )
 ODD6 = (
-    *("::", "::1", "::2", "::10.0.2.2", "::ffff:10.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b::1", "100::1", "fec0::1"),
-    *("fe80::2", "fe80::1", "ff00::1", "ff01::1", "ff02::1", "ff02::2", "ff02::5", "ff02::16", "ff02::1:ff00:1"),
-    *("ff05::2", "ff0e::1", "ff11::1", "ff12::1", "ff3e::1", "fc00::1", "2002:a00:1::1", "3fff::1", "febf::1"),
+    *(
+        "::",
+        "::1",
+        "::2",
+        "::10.0.2.2",
+        "::ffff:10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "64:ff9b::1",
+        "100::1",
+        "fec0::1",
+    ),
+    *(
+        "fe80::2",
+        "fe80::1",
+        "ff00::1",
+        "ff01::1",
+        "ff02::1",
+        "ff02::2",
+        "ff02::5",
+        "ff02::16",
+        "ff02::1:ff00:1",
+    ),
+    *(
+        "ff05::2",
+        "ff0e::1",
+        "ff11::1",
+        "ff12::1",
+        "ff3e::1",
+        "fc00::1",
+        "2002:a00:1::1",
+        "3fff::1",
+        "febf::1",
+    ),
 )
-STRANGERS4, STRANGERS6 = ("203.0.113.9", "10.66.1.9", "8.8.8.8"), ("2001:db8::9", "fd66:1::9", "2001:db8:2::1")
+STRANGERS4, STRANGERS6 = (
+    ("203.0.113.9", "10.66.1.9", "8.8.8.8"),
+    ("2001:db8::9", "fd66:1::9", "2001:db8:2::1"),
+)
 
 
 def destination4(dice: Random) -> str:
