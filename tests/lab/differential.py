@@ -123,11 +123,11 @@ class Player:
 
     def _compared(self, taken: Iterable[bytes]) -> Iterable[bytes]:
         for frame in taken:
-            if MARK in frame or is_unasked(frame) or depends_on_time(frame):
+            if MARK in frame or is_unasked(frame):
                 continue
             if is_late(frame):
                 self.late[self._padded(masked(frame))] += 1
-            else:
+            elif not depends_on_time(frame):
                 yield self._padded(without_leg(masked(frame)))
 
     def _padded(self, frame: bytes) -> bytes:
@@ -185,8 +185,12 @@ def is_limited(frame: bytes) -> bool:
 
 def depends_on_time(frame: bytes) -> bool:
     """A limited answer to a host that may have had some before."""
-    to = frame[30:34] if frame[12:14] == KIND_IP4 else frame[38:54]
-    return is_limited(frame) and not to.startswith(ASKED_ONCE)
+    if not is_limited(frame):
+        return False
+    if frame[12:14] == KIND_IP4:
+        return not frame[30:34].startswith(ASKED_ONCE)
+    # of IPv6 redirects also by the destination that is redirected
+    return not (frame[38:54].startswith(ASKED_ONCE) and frame[78:94].startswith(ASKED_ONCE))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from lab.frames import all_cases
 from lab.generated_places import OWN4, Senders, destination4
 from lab.packets import ETH_ARP, ETH_IP4, ETH_IP6, arp, mac_bytes
 
-LONGEST = 1514
+KIND_ARP = struct.pack("!H", ETH_ARP)
 ROUTER_MACS = {"lan": "02:00:00:00:01:01", "wan": "02:00:00:00:02:01", "dmz": "02:00:00:00:03:01"}
 HOST_MACS = {"lan": "02:00:00:00:01:02", "wan": "02:00:00:00:02:02", "dmz": "02:00:00:00:03:02"}
 PORTS = ("lan", "lan", "lan", "wan", "dmz")
@@ -81,6 +81,8 @@ class Recipe:
             frame = edit.apply(frame)
         if self.edits and self.sums:
             frame = with_checksum(frame)
+        if self.start[12:14] == KIND_ARP:
+            frame = with_sender(frame, self.start[28:32])
         longest = LONGEST_OF[self.port] + (4 if frame[12:14] == b"\x81\0" else 0)
         return frame[:longest].ljust(14, b"\0")
 
@@ -100,6 +102,14 @@ def with_checksum(frame: bytes) -> bytes:
         return frame
     head = frame[at + 2 : at + 12] + b"\0\0" + frame[at + 14 : at + 2 + size]
     return frame[: at + 12] + struct.pack("!H", internet_checksum(head)) + frame[at + 14 :]
+
+
+def with_sender(frame: bytes, address: bytes) -> bytes:
+    """ARP's: the kernel learns it, and for how long it then believes in a neighbour that is mute depends on time."""
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    return frame if len(frame) < at + 20 else frame[: at + 16] + address + frame[at + 20 :]
 
 
 class Generator:

@@ -50,7 +50,7 @@ MULTIPATH = (bytes((10, 6)), bytes.fromhex("fd06"))
 def neighbours(interfaces: Mapping[str, str]) -> Iterator[str]:
     """`ip` commands: everybody on the links is at home."""
     for number, port in ((1, "lan"), (2, "wan"), (3, "dmz")):
-        for host in range(2, 255):
+        for host in (0, *range(2, 255)):
             mac = f"02:00:00:00:{number:02x}:{host if host == 3 else 2:02x}"
             yield f"neigh replace 10.0.{number}.{host} lladdr {mac} nud permanent dev {interfaces[port]}"
     lan = interfaces["lan"]

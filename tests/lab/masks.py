@@ -43,7 +43,7 @@ def masked(frame: bytes) -> bytes:
 
 def _ip4(packet: bytes) -> bytes:
     header = (packet[0] & 15) * 4
-    own = packet[12:16] in OWN4
+    own = packet[12:16] in OWN4 or packet[12] == 127
     stamps = _time_stamps(packet, header) if header > 20 else None
     quotes = packet[9] == ICMP and not packet[6] & 0x1F and not packet[7]
     if not (own or stamps or quotes):
