@@ -27,7 +27,7 @@ MOST_PER_PASS = (
 )
 
 Ask = Callable[[Key, bool, bool], None]
-"""(neighbour, managed, create): use it once, managed or not; create: also when there is no entry."""
+"""(neighbour, managed, create): use it once, managed or not; create: when there is no entry, and only then."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class GatewayKeeper:
                 return
             if mark.due <= now and self._lacks_mark(key, neighbours):
                 self._ours.add(key)
-                self._ask(key, not self.marks_refused, True)
+                self._ask(key, not self.marks_refused, neighbours.get(key) is None)
                 mark.due, mark.retry = now + mark.retry, min(LONGEST_RETRY_S, mark.retry * 2)
                 asked += 1
         while self._leaving and asked < MOST_PER_PASS:

@@ -273,6 +273,20 @@ def test_what_users_set_is_left_alone(bench: Bench) -> None:
     assert "managed" in neighbour("10.0.0.2")
 
 
+def test_an_entry_that_users_set_while_ixroute_asks_for_it_stays_theirs(bench: Bench) -> None:
+    """A static neighbour follows its route at once: ixroute has heard of the route, and not of the neighbour."""
+    bench.start()
+    for host in range(60, 160):
+        run(
+            "ip -batch -",
+            stdin=f"route add 20.{host}.0.0/16 via 10.0.0.{host}\n"
+            f"neigh replace 10.0.0.{host} lladdr 02:00:00:00:00:55 dev lan nud permanent\n",
+        )
+    bench.forwards("20.159.0.1")
+    lost = [host for host in range(60, 160) if "PERMANENT" not in neighbour(f"10.0.0.{host}")]
+    assert not lost
+
+
 def test_stop_takes_its_marks_back(routed: Bench) -> None:
     assert "managed" in neighbour("10.1.0.1")
     assert routed.mirror is not None

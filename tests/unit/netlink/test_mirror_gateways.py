@@ -74,7 +74,7 @@ def test_an_unknown_gateway_is_created_managed(keeper: GatewayKeeper, asked: Ask
 def test_a_known_gateway_is_marked_once_and_then_left_alone(keeper: GatewayKeeper, asked: Asked) -> None:
     keeper.want_exactly({KEY}, 0.0)
     keeper.run(0.0, table(entry()))
-    assert asked.take() == [(KEY, True, True)]
+    assert asked.take() == [(KEY, True, False)]
     for now in (0.1, 1.0, 10.0, 100.0):
         keeper.run(now, table(entry(managed=True)))
     assert asked.take() == []
@@ -163,7 +163,7 @@ def test_a_kernel_without_managed_entries_gets_probes(keeper: GatewayKeeper, ask
     asked.take()
     assert keeper.refused(errno.EOPNOTSUPP)
     keeper.run(10.0, table(entry()))
-    assert asked.take() == [(KEY, False, True)]
+    assert asked.take() == [(KEY, False, False)]
 
 
 def test_an_error_that_is_not_about_marks_changes_nothing(keeper: GatewayKeeper) -> None:
