@@ -307,7 +307,7 @@ class Pair:
             ("Linux", self.linux.late - self.other.late),
             ("ixroute", self.other.late - self.linux.late),
         ):
-            words += [f"late, {who} alone, {n} times: {frame.hex()}" for frame, n in only.items()]
+            words += [f"late, {who} alone: {frame.hex()}" for frame in only.elements()]
         return words
 
     def play(self, dice: Random, senders: Senders, frames: int, ports: Sequence[str] = PORTS) -> None:
@@ -330,7 +330,8 @@ def without_limited(heard: Heard) -> Heard:
 
 @contextlib.contextmanager
 def set_everywhere(stages: Sequence[Stage], values: Mapping[str, int], seconds: float) -> Iterator[None]:
-    """Sets sysctls at all routers, then waits for ixroute to have noticed; the same at the end, back."""
+    """Sets sysctls at all routers, then waits `seconds` for ixroute to have noticed; sets them back at the end,
+    without waiting."""
     before: list[tuple[Stage, str, str]] = []
     try:
         for stage in stages:
@@ -343,4 +344,3 @@ def set_everywhere(stages: Sequence[Stage], values: Mapping[str, int], seconds: 
     finally:
         for stage, key, was in reversed(before):
             stage.lab.router.sysctl(key, was)
-        time.sleep(seconds if values else 0)

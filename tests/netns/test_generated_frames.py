@@ -51,8 +51,7 @@ class World:
 
 WORLDS = [
     World("as Linux starts", 0.6),
-    World("strict rp_filter", 0.08, {"net.ipv4.conf.all.rp_filter": 1}),
-    World("loose rp_filter", 0.08, {"net.ipv4.conf.all.rp_filter": 2}),
+    World("strict rp_filter", 0.1, {"net.ipv4.conf.all.rp_filter": 1}),
     World(
         "accepts local sources, routes 127/8, forwards broadcasts and source routes",
         0.12,
@@ -66,9 +65,10 @@ WORLDS = [
         },
     ),
     World(
-        "one port does not forward, no redirects",
-        0.12,
+        "loose rp_filter, one port does not forward, no redirects",
+        0.18,
         {
+            "net.ipv4.conf.all.rp_filter": 2,
             "net.ipv4.conf.{dmz}.forwarding": 0,
             "net.ipv6.conf.{dmz}.forwarding": 0,
             "net.ipv4.conf.all.send_redirects": 0,
@@ -154,9 +154,12 @@ def judge(pair: Pair, name: str, began: float) -> None:
 
 
 def judge_late(pair: Pair) -> None:
-    late = pair.compare_late(LATE_S)
-    print(f"{pair.linux.late.total()} late answers, {len(late)} differences")
-    assert not late, "\n".join(late)
+    """A kernel that gives up a neighbour loses what waits for it when something new arrives meanwhile
+    (neigh_invalidate): of the answers a few may be missing, on either side."""
+    missing = pair.compare_late(LATE_S)
+    total = pair.linux.late.total()
+    print(f"  {total} late answers, {len(missing)} differences")
+    assert len(missing) <= 1 + total // 100, "\n".join(missing)
 
 
 def test_the_same_seed_makes_the_same_frames() -> None:
@@ -185,7 +188,6 @@ def test_a_router_that_differs_in_one_route_is_told_by_single_frames_without_edi
         pair = Pair(linux, other_linux)
         pair.play(Random(f"{SEED} blackhole"), SENDERS, 600, ("lan",))
         pair.compare_late(LATE_S)
-        pair.forget_late()
     finally:
         router.ip("route del blackhole 10.8.0.0/17")
     assert len(pair.differences) >= 5
@@ -226,20 +228,17 @@ def test_ixroute_does_with_generated_frames_what_linux_does(
     player, daemon = ours
     before = daemon.stats()
     pair = Pair(linux, player)
+    pair.forget_late()
     with set_everywhere((linux.stage, player.stage), world.sysctls, NOTICED_S):
         dice = Random(f"{SEED} {world.name}")
-        pair.play(dice, SENDERS, int(FRAMES * world.share), world.ports)
+        pair.play(dice, SENDERS, round(FRAMES * world.share), world.ports)
         judge(pair, world.name, began)
+        judge_late(pair)
     moved = verdicts(before, daemon.stats())
     assert len(moved) > 20, "the frames must be of many kinds"
     assert not [verdict for verdict in moved if verdict.startswith("policed") or "ring_full" in verdict], (
         moved
     )
-
-
-def test_the_kernels_late_answers_are_the_same(linux: Player, ours: tuple[Player, Daemon]) -> None:
-    """To the frames of all worlds: that a neighbour did not answer, that a fragment stayed alone."""
-    judge_late(Pair(linux, ours[0]))
 
 
 @pytest.mark.timeout(120 + FRAMES / 500)
