@@ -172,8 +172,12 @@ def is_late(frame: bytes) -> bool:
     return icmp == (6, 1, 3)
 
 
-ASKED_ONCE = (b"\x0a\x09", b"\x0a\x14", b"\xfd\x09", b"\xfd\0\0\x20")
-"""Prefixes whose hosts send one frame each (lab.generated_places.Senders)."""
+def asks_once(address: bytes) -> bool:
+    """One of those that send one generated frame each (lab.generated_places.Senders)."""
+    if len(address) == 4:
+        return (address[:2] == b"\x0a\x09" and 16 <= address[2] < 251) or address[:2] == b"\x0a\x14"
+    behind = address[:12] == b"\xfd\x09" + bytes(10) and address[12] >= 0x10
+    return behind or address[:4] == b"\xfd\0\0\x20"
 
 
 def is_limited(frame: bytes) -> bool:
@@ -188,9 +192,9 @@ def depends_on_time(frame: bytes) -> bool:
     if not is_limited(frame):
         return False
     if frame[12:14] == KIND_IP4:
-        return not frame[30:34].startswith(ASKED_ONCE)
-    # of IPv6 redirects also by the destination that is redirected
-    return not (frame[38:54].startswith(ASKED_ONCE) and frame[78:94].startswith(ASKED_ONCE))
+        return not asks_once(frame[30:34])
+    # IPv6 redirects are limited by the destination that is redirected, too
+    return not (asks_once(frame[38:54]) and frame[78:80] == b"\xfd\x09")
 
 
 @dataclass
@@ -295,8 +299,9 @@ class Pair:
         self._limited = True
 
     def forget_late(self) -> None:
-        self.linux.late.clear()
-        self.other.late.clear()
+        for player in (self.linux, self.other):
+            player.listen(0)
+            player.late.clear()
 
     def compare_late(self, seconds: float) -> list[str]:
         """Waits for what is late and compares all since forget_late(); the differences in words."""
