@@ -229,11 +229,11 @@ static bool ip4_add(struct rib *rib, struct node *node, const struct route *rout
 {
 	uint32_t *link = group_begin(rib, node, route), *equal = group_find(rib, node, route, use);
 
-	if (equal != NULL && (how != RIB_REPLACE || equal == link))
+	/* Nor does the kernel replace a route by what is there already (EEXIST). It says "replaced" of every route of a
+	 * nexthop object that changed, though (nexthop_compat_mode), wherever the route stands among its equals. */
+	if (equal != NULL)
 		return alternative_upgrade(alternative_at(rib, *equal), use);
 	if (how == RIB_REPLACE && in_group(rib, *link, route)) {
-		if (equal != NULL) /* told late, of a time when only one of the two was there */
-			alternative_remove(rib, node, equal);
 		alternative_replace(rib, node, *link, route, use);
 		return true;
 	}

@@ -108,13 +108,13 @@ int fib_match(const struct fib *f, uint8_t family, const uint8_t *addr, struct p
 	return best >= 0;
 }
 
-int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint8_t port, uint8_t action,
+int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu)
 {
 	static const uint8_t none[6];
 
 	EXPECT(index < table->capacity);
-	table->entry[index].word = adjacency_word(mac ? mac : none, port, action);
+	table->entry[index].word = adjacency_word(mac ? mac : none, interface, action);
 	table->entry[index].mtu = mtu;
 	return 0;
 }

@@ -194,10 +194,10 @@ def _decide(section: list[Told]) -> Shown:
 
 
 def _add4(group: list[Told], told: Told, how: How) -> None:
-    if how == How.REPLACE and group:
-        group[:] = [told, *(a for a in group[1:] if not equal(a, told))]
-    elif any(equal(a, told) for a in group):
+    if any(equal(a, told) for a in group):
         return
+    if how == How.REPLACE and group:
+        group[0] = told
     elif how == How.APPEND:
         group.append(told)
     else:

@@ -96,6 +96,17 @@ def test_ip4_add_goes_first_append_last_and_replace_takes_the_place_of_the_first
     assert order == [via("192.0.2.1"), via("192.0.2.2"), NO_ROUTE]
 
 
+def test_ip4_replacing_a_route_by_one_that_is_there_changes_nothing(rib: Rib) -> None:
+    """The kernel says so of every route of a nexthop object that changed, wherever it stands among its equals."""
+    where = route("10.0.0.0/8")
+    for nhid in (1, 2):
+        rib.add(where, Path(FAMILY_IP4, nhid=nhid), How.APPEND)
+    rib.add(where, Path(FAMILY_IP4, nhid=2), How.REPLACE)
+    assert seen(rib, "10.0.0.1") == Path(FAMILY_IP4, nhid=1)
+    rib.remove(where, Path(FAMILY_IP4, nhid=1))
+    assert seen(rib, "10.0.0.1") == Path(FAMILY_IP4, nhid=2)
+
+
 def test_a_shorter_local_prefix_hides_main_until_it_goes(rib: Rib) -> None:
     rib.add(route("10.1.1.0/24"), via("192.0.2.1"))
     rib.add(route("10.0.0.0/8", table=255), of_type(RouteType.LOCAL))

@@ -1,0 +1,437 @@
+"""Tables at random: sequences of `ip` commands, and for every address of interest the question whether our tables say
+what the kernel's say. A mirror runs as in the daemon, over a real kernel (kernel_bench.py).
+
+The kernel is asked by RTM_GETROUTE with RTM_F_FIB_MATCH: the entry it would use, whole, before any leg is chosen; and
+it is asked for packets that come in by an interface, since what it sends itself may take another of several default
+routes (fib_select_default).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kernel_bench import ACTIONS, Bench, ip, run
+
+from ixroute.fib.rib import Answer, Path, RouteType
+
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+NLMSG_ERROR = 2
+NLM_F_REQUEST = 1
+RTM_F_FIB_MATCH = 0x2000
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA, RTA_NH_ID = 1, 2, 3, 4, 5, 9, 18, 30
+RTNH = struct.Struct("=HBBi")  # struct rtnexthop
+NOT_FOUND = {101: "none", 113: "unreachable", 22: "blackhole", 13: "prohibit", 11: "none"}
+"""What the kernel answers for a route of these types, and for none (ENETUNREACH; EAGAIN: throw)."""
+REJECTS = frozenset({"unreachable", "prohibit"})
+
+SENDER4, SENDER6 = "10.77.0.2", "2001:db8:77::2"
+
+SETTLED_S = 3.0
+"""The kernel does some things later (carrier, addresses of IPv6): differences may last that long, no longer."""
+
+Leg = tuple[int, bytes]  # ifindex, gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one side says of an address. legs: of unicast routes. kernel: ours leaves it to the kernel."""
+
+    kind: str
+    length: int = -1
+    legs: frozenset[Leg] = frozenset()
+    kernel: bool = False
+
+    def agrees(self, other: Entry) -> bool:
+        """self is ours. A punt of every packet is the kernel's own answer."""
+        if self.kernel:
+            return True
+        if self.kind != other.kind:
+            return {self.kind, other.kind} <= REJECTS
+        if self.kind != "unicast":
+            return True
+        return (self.length, self.legs) == (other.length, other.legs)
+
+
+# ---- what the kernel says ----
+
+
+def kernel_entries(sock: socket.socket, addresses: Sequence[bytes], iif: int) -> list[Entry]:
+    """sock: a netlink socket of the router's namespace; iif: index of the interface that packets come in by."""
+    out: dict[int, Entry] = {}
+    for number, address in enumerate(addresses):
+        sock.send(_request(address, number + 1, iif))
+        out.update(_replies(sock.recv(1 << 16)))
+    return [out[number + 1] for number in range(len(addresses))]
+
+
+def _request(address: bytes, number: int, iif: int) -> bytes:
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    source = ipaddress.ip_address(SENDER4 if len(address) == 4 else SENDER6).packed
+    body = struct.pack(
+        "=BBBBBBBBI", family, 8 * len(address), 8 * len(address), 0, 0, 0, 0, 0, RTM_F_FIB_MATCH
+    )
+    body += struct.pack("=HH", 4 + len(address), RTA_DST) + address
+    body += struct.pack("=HH", 4 + len(address), RTA_SRC) + source
+    body += struct.pack("=HHI", 8, RTA_IIF, iif)
+    return struct.pack("=IHHII", 16 + len(body), RTM_GETROUTE, NLM_F_REQUEST, number, 0) + body
+
+
+def _replies(datagram: bytes) -> Iterator[tuple[int, Entry]]:
+    offset = 0
+    while offset < len(datagram):
+        length, kind, _, number, _ = struct.unpack_from("=IHHII", datagram, offset)
+        if kind == NLMSG_ERROR:
+            error = -struct.unpack_from("=i", datagram, offset + 16)[0]
+            yield number, Entry(NOT_FOUND[error])
+        else:
+            assert kind == RTM_NEWROUTE, kind
+            yield number, _route(datagram[offset + 16 : offset + length])
+        offset += (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, offset)
+        yield kind & 0x3FFF, data[offset + 4 : offset + size]
+        offset += (size + 3) & ~3
+
+
+def _route(message: bytes) -> Entry:
+    kind, length = RouteType(message[7]).name.lower(), message[1]
+    if kind != "unicast":
+        # Of the null entry that stands for "no route" in an IPv6 namespace the kernel says "unreachable", length 0.
+        return Entry(kind, length)
+    single, legs = _leg(message[12:]), []
+    for attribute, data in _attributes(message[12:]):
+        if attribute == RTA_MULTIPATH:
+            legs = list(_legs(data))
+    return Entry(kind, length, frozenset(legs or [single]))
+
+
+def _legs(data: bytes) -> Iterator[Leg]:
+    offset = 0
+    while offset + RTNH.size <= len(data):
+        size, _, _, ifindex = RTNH.unpack_from(data, offset)
+        yield ifindex, _leg(data[offset + RTNH.size : offset + size])[1]
+        offset += (size + 3) & ~3
+
+
+def _leg(attributes: bytes) -> Leg:
+    ifindex, gateway = 0, b""
+    for attribute, data in _attributes(attributes):
+        if attribute == RTA_OIF:
+            ifindex = struct.unpack("=i", data)[0]
+        elif attribute == RTA_GATEWAY:
+            gateway = data
+        elif attribute == RTA_VIA:
+            gateway = data[2:]
+    return ifindex, gateway
+
+
+# ---- what we say ----
+
+
+def our_entry(bench: Bench, address: bytes) -> Entry:
+    """Under the mirror's lock. The FIB that packets see must say what the RIB says."""
+    answer = bench.rib.lookup(address)
+    assert bench.fib.read(address) == answer.index, f"{ipaddress.ip_address(address)}: FIB and RIB differ"
+    action = bench.table.get(answer.index).action
+    if answer.index < 8:
+        return _reserved(answer, action)
+    path = bench.rib.path(answer.index)
+    assert path is not None
+    if action == ACTIONS.external_route:
+        return Entry("unicast", kernel=True)
+    if action == ACTIONS.blackhole_route:
+        return Entry("blackhole")
+    return _unicast(bench, answer, path)
+
+
+def _reserved(answer: Answer, action: int) -> Entry:
+    kinds = {
+        ACTIONS.no_route: "none",
+        ACTIONS.blackhole_route: "blackhole",
+        ACTIONS.reject_route: "unreachable",
+        ACTIONS.broadcast: "broadcast",
+    }
+    if answer.index == 6:  # ADJ_KERNEL
+        return Entry("", kernel=True)
+    if action in kinds or answer.type is None:
+        return Entry(kinds.get(action, "none"))
+    return Entry(answer.type.name.lower())
+
+
+def _unicast(bench: Bench, answer: Answer, path: Path) -> Entry:
+    assert answer.prefix is not None
+    assert answer.route is not None
+    if answer.neighbour:  # its own prefix is a part of the connected route's
+        return Entry("unicast", answer.route.prefix.length, frozenset({(path.legs[0].ifindex, b"")}))
+    legs = frozenset((leg.ifindex, leg.gateway or b"") for leg in path.legs)
+    if path.nhid and bench.mirror is not None:
+        known = bench.mirror.paths.get(answer.index)
+        assert known is not None, f"path {answer.index} was never resolved"
+        legs = frozenset((leg.ifindex, leg.gateway) for leg in known.route.legs)
+    return Entry("unicast", answer.prefix.length, legs)
+
+
+# ---- comparing ----
+
+
+def settle(bench: Bench, deadline: float) -> None:
+    """Until the mirror has nothing to do: no datagram waits, no dump is wanted, no path is unresolved."""
+    mirror = bench.mirror
+    assert mirror is not None
+    while True:
+        with mirror.locked():
+            waiting = select.select(list(mirror._events.values()), [], [], 0)[0]
+            idle = mirror._events and not waiting and not mirror.plan.wanted and not mirror.paths.dirty
+        if idle or time.monotonic() > deadline:
+            return
+        time.sleep(0.002)
+
+
+class Comparison:
+    """Addresses asked again and again; what was found in all."""
+
+    def __init__(self, bench: Bench, addresses: Sequence[str]) -> None:
+        self._bench = bench
+        self._packed = [ipaddress.ip_address(address).packed for address in addresses]
+        ip("link add ask type veth peer name ask-h", "link set ask up", "link set ask-h up")
+        ip("addr add 10.77.0.1/24 dev ask", "-6 addr add 2001:db8:77::1/64 dev ask nodad")
+        self._iif = socket.if_nametoindex("ask")
+        self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._sock.settimeout(10)
+        self.asked: Counter[str] = Counter()
+        self.late = 0
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def differences(self) -> list[str]:
+        mirror = self._bench.mirror
+        assert mirror is not None
+        with mirror.locked():
+            kernel = kernel_entries(self._sock, self._packed, self._iif)
+            ours = [our_entry(self._bench, address) for address in self._packed]
+        self.asked.update("left to the kernel" if one.kernel else one.kind for one in ours)
+        return [
+            f"{ipaddress.ip_address(address)}: ours {one}, the kernel's {other}"
+            for address, one, other in zip(self._packed, ours, kernel, strict=True)
+            if not one.agrees(other)
+        ]
+
+    def check(self, told: Sequence[str], seconds: float = SETTLED_S) -> None:
+        """No difference that lasts. told: what was done, for the message."""
+        deadline = time.monotonic() + seconds
+        settle(self._bench, deadline)
+        wrong = self.differences()
+        while wrong and time.monotonic() < deadline:
+            time.sleep(0.02)
+            settle(self._bench, deadline)
+            wrong = self.differences()
+            self.late += not wrong
+        assert not wrong, "\n".join([*wrong, "after:", *told, *kernel_tables()])
+
+
+def kernel_tables() -> list[str]:
+    """For whoever looks into a difference."""
+    questions = (
+        "-4 route show table all",
+        "-6 route show table all",
+        "nexthop show",
+        "-br link",
+        "rule",
+        "-6 rule",
+    )
+    return [f"ip {words}:\n{run(f'ip {words}')}" for words in questions]
+
+
+# ---- doing ----
+
+PORTS = ("lan", "wan", "eth9")
+FAR4 = ("20.0.0.0/8", "20.1.0.0/16", "20.1.1.0/24", "20.1.1.128/25", "20.1.1.1/32", "30.0.0.0/8", "0.0.0.0/0")
+FAR4 += ("10.0.0.16/28", "10.0.0.3/32")
+FAR6 = ("2001:db8:20::/48", "2001:db8:20:1::/64", "2001:db8:20:1::1/128", "2001:db8:30::/48", "::/0")
+FAR6 += ("2001:db8:a::10/124", "2001:db8:a::3/128")
+ASKED = ("20.0.0.1", "20.1.0.1", "20.1.1.1", "20.1.1.2", "20.1.1.200", "30.1.1.1", "99.1.1.1", "10.0.0.3")
+ASKED += (
+    "10.0.0.17",
+    "10.0.0.254",
+    "10.0.0.255",
+    "10.1.0.4",
+    "10.9.0.1",
+    "10.5.0.1",
+    "10.5.0.9",
+    "10.5.0.255",
+)
+ASKED += ("2001:db8:20::5", "2001:db8:20:1::1", "2001:db8:20:1::2", "2001:db8:30::1", "2001:db8:99::1")
+ASKED += (
+    "2001:db8:a::3",
+    "2001:db8:a::12",
+    "2001:db8:a::fe",
+    "2001:db8:a::",
+    "2001:db8:5::1",
+    "2001:db8:5::9",
+)
+KINDS = ("blackhole", "unreachable", "prohibit", "throw")
+
+
+class Chance:
+    """Commands at random; some fail, since what they need may not be there."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def sequence(self) -> list[str]:
+        return [self._command() for _ in range(self.random.randint(1, 8))]
+
+    def _command(self) -> str:
+        kinds = (self._route, self._route, self._route, self._multipath, self._delete, self._delete)
+        kinds += (self._nexthop, self._nexthop, self._address, self._link, self._neighbour, self._group)
+        return self.random.choice(kinds)()
+
+    def _prefix(self, family: int) -> str:
+        return self.random.choice(FAR4 if family == 4 else FAR6)
+
+    def _family(self) -> tuple[int, str]:
+        family = self.random.choice((4, 6))
+        return family, "-6 " if family == 6 else ""
+
+    def _via(self, family: int, hop: str = "") -> str:
+        number = self.random.randrange(3)
+        host = self.random.randint(1, 4)
+        gateway = f"10.{(0, 1, 9)[number]}.0.{host}" if family == 4 else f"2001:db8:{'abf'[number]}::{host}"
+        if family == 4 and self.random.random() < 0.1:
+            return f"via inet6 2001:db8:{'abf'[number]}::{host} dev {PORTS[number]}"
+        how = self.random.random()
+        if how < 0.1 and not hop:
+            return f"dev {PORTS[number]}"
+        return f"via {gateway} dev {PORTS[number]}" + (" onlink" if how > 0.9 and not hop else "")
+
+    def _metric(self) -> str:
+        return self.random.choice(("", "", "", " metric 5", " metric 50"))
+
+    def _own_metric(self, family: int, metric: int) -> str:
+        """IPv6 routes with and without gateways, of nexthop objects and of other types have metrics of their own: when
+        one stands between the siblings of another the kernel's own dump leaves it out (docs/differences.md)."""
+        return self._metric() if family == 4 else f" metric {metric}"
+
+    def _route(self) -> str:
+        family, flag = self._family()
+        verb = self.random.choice(("add", "add", "replace", "replace", "append", "prepend", "change"))
+        if self.random.random() < 0.15:
+            return f"{flag}route {verb} {self.random.choice(KINDS)} {self._prefix(family)}{self._own_metric(family, 9)}"
+        if self.random.random() < 0.25:
+            number = self.random.choice((1, 2, 3, 20, 21)) + (100 if family == 6 else 0)
+            return f"{flag}route {verb} {self._prefix(family)} nhid {number}{self._own_metric(family, 8)}"
+        more = self.random.choice(("", "", "", " mtu 1400", " proto static"))
+        via = self._via(family)
+        metric = self._own_metric(family, 10) if via.startswith("dev") else self._metric()
+        return f"{flag}route {verb} {self._prefix(family)} {via}{more}{metric}"
+
+    def _multipath(self) -> str:
+        family, flag = self._family()
+        hops = " ".join(
+            f"nexthop {self._via(family, 'hop')} weight {self.random.randint(1, 5)}"
+            for _ in range(self.random.randint(2, 4))
+        )
+        verb = self.random.choice(("add", "replace", "append"))
+        return f"{flag}route {verb} {self._prefix(family)}{self._own_metric(family, 7)} {hops}"
+
+    def _delete(self) -> str:
+        family, flag = self._family()
+        which = self.random.choice(("", "", f" {self._via(family)}"))
+        metric = self.random.choice(
+            (self._metric(), self._own_metric(family, self.random.choice((7, 8, 9, 10))))
+        )
+        return f"{flag}route del {self._prefix(family)}{which}{metric}"
+
+    def _nexthop(self) -> str:
+        family, _ = self._family()
+        number = self.random.randint(1, 3) + (100 if family == 6 else 0)
+        how = self.random.random()
+        if how < 0.3:
+            return f"nexthop del id {number}"
+        if how < 0.4:
+            return f"{'-6 ' if family == 6 else ''}nexthop replace id {number} blackhole"
+        return (
+            f"nexthop replace id {number} {self._via(4 if family == 4 else 6, 'hop').replace('inet6 ', '')}"
+        )
+
+    def _group(self) -> str:
+        base = self.random.choice((0, 100))
+        members = "/".join(
+            f"{base + number},{self.random.randint(1, 9)}"
+            for number in (1, 2, 3)
+            if self.random.random() < 0.7
+        )
+        number = base + self.random.choice((20, 21))
+        if not members or self.random.random() < 0.2:
+            return f"nexthop del id {number}"
+        return f"nexthop replace id {number} group {members}"
+
+    def _address(self) -> str:
+        verb = self.random.choice(("add", "del"))
+        port = self.random.choice(PORTS[:2])
+        if self.random.random() < 0.5:
+            return f"addr {verb} 10.5.0.{self.random.choice((1, 9))}/{self.random.choice((24, 28, 32))} dev {port}"
+        if self.random.random() < 0.3:
+            return f"addr {verb} {'10.0.0.254/24' if port == 'lan' else '10.1.0.254/24'} dev {port}"
+        host, length = self.random.choice((1, 9)), self.random.choice((64, 128))
+        return f"-6 addr {verb} 2001:db8:5::{host}/{length} dev {port} nodad"
+
+    def _link(self) -> str:
+        port = self.random.choice(PORTS)
+        if self.random.random() < 0.5:
+            return f"link set {port} up"
+        return f"link set {port} " + self.random.choice(
+            ("down", "up", "mtu 1400", "mtu 1500", "address 02:00:00:00:77:01")
+        )
+
+    def _neighbour(self) -> str:
+        family, flag = self._family()
+        address = (
+            f"10.0.0.{self.random.randint(1, 4)}"
+            if family == 4
+            else f"2001:db8:a::{self.random.randint(1, 4)}"
+        )
+        if self.random.random() < 0.4:
+            return f"{flag}neigh del {address} dev lan"
+        state = self.random.choice(("reachable", "stale", "permanent", "noarp", "failed"))
+        return f"{flag}neigh replace {address} dev lan lladdr 02:00:00:00:44:0{self.random.randint(1, 9)} nud {state}"
+
+
+REPAIR = (
+    "link set lan up", "link set wan up", "link set eth9 up",
+    "addr replace 10.0.0.254/24 dev lan", "addr replace 10.1.0.254/24 dev wan", "addr replace 10.9.0.254/24 dev eth9",
+    "-6 addr replace 2001:db8:a::fe/64 dev lan nodad", "-6 addr replace 2001:db8:b::fe/64 dev wan nodad",
+    "-6 addr replace 2001:db8:f::fe/64 dev eth9 nodad",
+    "addr flush to 10.5.0.0/16",
+)  # fmt: skip
+
+
+def do(commands: Sequence[str]) -> None:
+    """In their order, one after another; what cannot be done is passed over."""
+    batch: list[str] = []
+    flag = ""
+    for command in [*commands, ""]:
+        its = "-6" if command.startswith("-6 ") else "-4"
+        if batch and (its != flag or not command):
+            text = "\n".join(batch)
+            subprocess.run(
+                ["ip", flag, "-force", "-batch", "-"], input=text, capture_output=True, text=True, check=False
+            )
+            batch = []
+        flag = its
+        if command:
+            batch.append(command.removeprefix("-6 "))

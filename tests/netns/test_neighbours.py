@@ -1,0 +1,186 @@
+"""Neighbours of a router under traffic: they are resolved, age, move and go as the kernel says, and no packet that
+could have been delivered is lost or overtaken for it. Linux itself as the router shows what to expect."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ixroute.demo.probes import ping, udp_flow
+from lab.packets import ETH_IP4, ETH_IP6, ICMP6, address_bytes, arp, ethernet, icmp6, ip4, ip6, mac_bytes, udp
+from lab.routers import Router
+from lab.support import wait_until
+from lab.wires import Flood, Wire
+
+pytestmark = pytest.mark.netns
+
+SERVER4, SERVER6 = "10.0.2.2", "fd00:2::2"
+ARP = 0x0806
+CROWD = 10_000
+MARK = b"to a neighbour"
+Make = Callable[..., Router]
+
+
+@contextmanager
+def wires(router: Router) -> Iterator[tuple[Wire, Wire]]:
+    client, server = Wire(router.lab.client), Wire(router.lab.server)
+    try:
+        yield client, server
+    finally:
+        client.close()
+        server.close()
+
+
+def frame_to(router: Router, address: str, data: bytes = MARK) -> bytes:
+    near = router.lab.links[0]
+    if ":" in address:
+        packet, kind = ip6(near.host6, address, udp(near.host6, address, data, dport=9)), ETH_IP6
+    else:
+        packet, kind = ip4(near.host4, address, udp(near.host4, address, data, dport=9)), ETH_IP4
+    return ethernet(near.router_mac, near.host_mac, kind, packet)
+
+
+def macs_reached(router: Router, address: str, wire_in: Wire, wire_out: Wire) -> set[str]:
+    """The MACs that one packet to this address is sent to."""
+    wire_out.take()
+    wire_in.send(frame_to(router, address))
+    wire_out.wait(0.5)
+    time.sleep(0.01)
+    return {frame[:6].hex(":") for frame in wire_out.take() if frame.endswith(MARK)}
+
+
+def test_a_days_ageing_loses_nothing_that_is_in_use(make_router: Make, kind: str) -> None:
+    """With entries that age within a second: a dozen rounds of going stale, being probed and confirmed, for a host on
+    the link and for gateways, IPv4 and IPv6. Ordinary entries live 30 s: ten minutes in six seconds."""
+    router = make_router(kind)
+    for interface in router.lab.interfaces.values():
+        for family in ("ipv4", "ipv6"):
+            where = f"net.{family}.neigh.{interface}"
+            settings = {"base_reachable_time_ms": 300, "gc_stale_time": 1, "delay_first_probe_time": 1}
+            for name, value in settings.items():
+                router.lab.router.sysctl(f"{where}.{name}", value)
+    router.ip("route add 20.0.0.0/8 via 10.0.2.2")
+    router.ip("-6 route add 2001:db8:20::/48 via fd00:2::2")
+    addresses = [SERVER4, SERVER6, "20.1.1.1", "2001:db8:20::1"]
+    for address in (SERVER4, SERVER6):
+        assert ping(router.lab.client, address, 1).all_back
+    heard = 0
+    with wires(router) as (client, server):
+        with Flood(client, [frame_to(router, address) for address in addresses], 400) as flood:
+            end = time.monotonic() + 6
+            while time.monotonic() < end:
+                server.wait(0.1)
+                heard += sum(frame.endswith(MARK) for frame in server.take())
+        time.sleep(0.3)
+        heard += sum(frame.endswith(MARK) for frame in server.take())
+    assert flood.sent > 1500
+    assert heard == flood.sent
+    if router.daemon:
+        forwarded = sum(
+            port["tx_packets"] - port["injected_packets"] for port in router.ixroute.stats()["ports"]
+        )
+        assert forwarded > 0.95 * flood.sent, "most of it by the fast path"
+
+
+@pytest.mark.parametrize("target", [SERVER4, SERVER6], ids=["IPv4", "IPv6"])
+def test_the_first_packets_to_a_host_are_neither_lost_nor_overtaken(
+    make_router: Make, kind: str, target: str
+) -> None:
+    router = make_router(kind)
+    wan = router.lab.interfaces["wan"]
+    ping(router.lab.client, target, 1)
+    for _ in range(4):
+        router.ip(f"neigh flush to {target} dev {wan}")
+        if target in router.ip(f"neigh show dev {wan}"):  # what is managed is only emptied by a flush
+            router.ip(f"neigh del {target} dev {wan}")
+        flow = udp_flow(router.lab.client, router.lab.server, target, rate=1000, seconds=0.3)
+        assert flow.sent > 100
+        assert (flow.lost, flow.reordered) == (0, 0), flow
+
+
+def test_ten_thousand_neighbours_at_once(make_router: Make, tmp_path: Path) -> None:
+    """All of them set, moved to another MAC, and deleted by one command each."""
+    router = make_router()
+    lab = router.lab
+    lab.router.ip("addr add 10.9.0.1/16 dev wan")
+    crowd = [f"10.9.{1 + i // 250}.{1 + i % 250}" for i in range(CROWD)]
+    some = random.Random(7).sample(crowd, 300)
+    commands = tmp_path / "commands"
+
+    def batch(text: str) -> None:
+        commands.write_text("\n".join(text.format(a) for a in crowd))
+        lab.router.run(["ip", "-batch", str(commands)])
+
+    with wires(router) as (client, server):
+        for mac in ("02:00:00:00:44:01", "02:00:00:00:44:02"):
+            batch("neigh replace {} lladdr " + mac + " nud permanent dev wan")
+            for address in some:
+
+                def follows(a: str = address, m: str = mac) -> bool:
+                    return macs_reached(router, a, client, server) == {m}
+
+                wait_until(follows, 5, f"{address} is never sent to {mac}")
+        neighbours = router.ixroute.stats()["mirror"]["neighbors"]
+        assert neighbours >= CROWD
+        batch("neigh del {} dev wan")
+        wait_until(
+            lambda: router.ixroute.stats()["mirror"]["neighbors"] < 300,
+            5,
+            "neighbours that are gone are kept",
+        )
+        assert macs_reached(router, some[0], client, server) == set()
+
+
+def announce(wire: Wire, mac: str) -> None:
+    """Of both addresses of the server: a gratuitous ARP request (RFC 5227 3), an unsolicited advertisement
+    with the override flag (RFC 4861 7.2.6)."""
+    wire.send(ethernet("ff:ff:ff:ff:ff:ff", mac, ARP, arp(1, mac, SERVER4, "00:00:00:00:00:00", SERVER4)))
+    body = b"\x20\x00\x00\x00" + address_bytes(SERVER6) + b"\x02\x01" + mac_bytes(mac)
+    packet = ip6(SERVER6, "ff02::1", icmp6(SERVER6, "ff02::1", 136, 0, body), hop=255, proto=ICMP6)
+    wire.send(ethernet("33:33:00:00:00:01", mac, ETH_IP6, packet))
+
+
+def test_whoever_announces_an_address_gets_its_packets(make_router: Make, kind: str) -> None:
+    """Gratuitous ARP and unsolicited advertisements, of one host and then of another with the same address: packets go
+    where the kernel's entry says after each."""
+    router = make_router(kind)
+    lab = router.lab
+    wan = lab.interfaces["wan"]
+    for address in (SERVER4, SERVER6):
+        assert ping(lab.client, address, 1).all_back
+    lab.server.ip("link set eth0 arp off")  # from here on only what is announced below
+    lab.server.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
+    with wires(router) as (client, server):
+        for mac in ("02:00:00:00:55:01", "02:00:00:00:55:02", "02:00:00:00:55:03"):
+            time.sleep(1.05)  # an entry that was just confirmed is not moved (locktime)
+            announce(server, mac)
+            for address in (SERVER4, SERVER6):
+
+                def kernel_knows(a: str = address, m: str = mac) -> bool:
+                    return f"lladdr {m}" in router.ip(f"neigh show {a} dev {wan}")
+
+                def is_sent_there(a: str = address, m: str = mac) -> bool:
+                    return macs_reached(router, a, client, server) == {m}
+
+                wait_until(kernel_knows, 2, f"{address}: the kernel does not believe {mac}")
+                wait_until(is_sent_there, 2, f"{address}: packets do not go to {mac}")
+
+
+def test_a_neighbour_in_any_state_is_sent_to_as_the_kernel_sends(make_router: Make, kind: str) -> None:
+    """With addresses of nobody: usable states send at once to the MAC that was set, the others resolve in vain."""
+    router = make_router(kind)
+    wan = router.lab.interfaces["wan"]
+    mac = "02:00:00:00:66:01"
+    states = ("stale", "delay", "probe", "reachable", "noarp", "permanent", "failed", "incomplete", "none")
+    with wires(router) as (client, server):
+        for number, state in enumerate(states):
+            address = f"10.0.2.{70 + number}"
+            router.ip(f"neigh replace {address} lladdr {mac} nud {state} dev {wan}")
+            time.sleep(0.1)
+            reached = macs_reached(router, address, client, server)
+            assert reached == (set() if state in ("failed", "incomplete", "none") else {mac}), state
