@@ -7,6 +7,7 @@ many. IXROUTE_DIFFERENTIAL_SEED=2 plays others. What may differ is listed in doc
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from ixroute.demo.topology import AF_XDP, CARDS, Lab
 from ixroute.forward.policers import DEFAULT_POLICERS
 from lab.differential import Pair, Player, set_everywhere
 from lab.frames import DMZ_MTU, LAN_MTU, WAN_MTU
-from lab.generated import PORTS, Generator, Recipe
+from lab.generated import HOST_MACS, PORTS, ROUTER_MACS, Generator, Recipe
 from lab.generated_places import Senders
+from lab.packets import ETH_IP6, ICMP6, ethernet, icmp6, ip6, udp
 from lab.routers import check_cards
 from lab.support import port_arguments, verdicts
 from lab.wires import Stage
@@ -239,6 +241,25 @@ def test_ixroute_does_with_generated_frames_what_linux_does(
     assert not [verdict for verdict in moved if verdict.startswith("policed") or "ring_full" in verdict], (
         moved
     )
+
+
+def test_a_listed_difference_is_there_and_told_by_its_name(
+    linux: Player, ours: tuple[Player, Daemon]
+) -> None:
+    """The router itself is told of a smaller MTU on the way to a host behind the wan."""
+    own, host, far, client = "fd00:2::1", "fd00:2::9", "fd08::77:1", "fd09::77:2"
+    quoted = ip6(own, far, icmp6(own, far, 128, 0, bytes(600)), proto=ICMP6)
+    told = icmp6(host, own, 2, 0, struct.pack("!I", 1280) + quoted)
+    packets = [
+        ("wan", ip6(host, own, told, proto=ICMP6)),
+        ("lan", ip6(client, far, udp(client, far, bytes(1300)))),
+    ]
+    pair = Pair(linux, ours[0])
+    for port, packet in packets:
+        frame = ethernet(ROUTER_MACS[port], HOST_MACS[port], ETH_IP6, packet)
+        pair.check([Recipe("path MTU", frame, port)])
+    assert [difference.rule for difference in pair.differences] == ["ip6-path-mtu-exception"]
+    assert not pair.unlisted()
 
 
 @pytest.mark.timeout(120 + FRAMES / 500)
