@@ -146,7 +146,8 @@ def use_request(key: Key, managed: bool) -> bytes:
     `managed`.
 
     NTF_USE goes along with NTF_MANAGED: it says the same to kernels that know no managed entries (before
-    5.16), and makes __neigh_update (net/core/neighbour.c) leave state and MAC as they are.
+    5.16), and makes __neigh_update (net/core/neighbour.c) leave state and MAC as they are, but for NUD_PERMANENT, which
+    it takes away.
     """
     ifindex, family, address = key
     body = struct.pack("=B3xiHBB", AF_OF_FAMILY[family], ifindex, 0, NTF_USE, 0)

@@ -100,7 +100,6 @@ class Sink:
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
     multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
-    views: dict[tuple[int, int], tuple[Sequence[Step], bool]] = field(default_factory=dict)
     used: bytes = b""
 
     def set_port(self, port: int, state: PortState) -> None:
@@ -125,10 +124,6 @@ class Sink:
 
     def set_multipath(self, family: int, policy: int, fields: int) -> None:
         self.multipath[family] = (policy, fields)
-
-    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
-        self.views[interface, family] = (steps, same_source)
-        return True
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.taps[port] = tap

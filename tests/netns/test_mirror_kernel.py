@@ -290,6 +290,20 @@ def test_what_users_set_is_left_alone(bench: Bench) -> None:
     assert "managed" in neighbour("10.0.0.2")
 
 
+def test_an_entry_that_users_set_while_ixroute_asks_for_it_stays_theirs(bench: Bench) -> None:
+    """A static neighbour follows its route at once: ixroute has heard of the route, and not of the neighbour."""
+    bench.start()
+    for host in range(60, 160):
+        run(
+            "ip -batch -",
+            stdin=f"route add 20.{host}.0.0/16 via 10.0.0.{host}\n"
+            f"neigh replace 10.0.0.{host} lladdr 02:00:00:00:00:55 dev lan nud permanent\n",
+        )
+    bench.forwards("20.159.0.1")
+    lost = [host for host in range(60, 160) if "PERMANENT" not in neighbour(f"10.0.0.{host}")]
+    assert not lost
+
+
 def test_stop_takes_its_marks_back(routed: Bench) -> None:
     assert "managed" in neighbour("10.1.0.1")
     assert routed.mirror is not None
@@ -329,7 +343,9 @@ def test_rules_become_views_of_the_ports(routed: Bench) -> None:
     fibs = lambda port, family: [step.fib for step in routed.sink.views[port, family][0]]  # noqa: E731
     assert fibs(0, 4) == usual
     ip("route add 10.0.0.0/8 via 10.1.0.1 table 100", "rule add table 100")
-    routed.until(lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed")
+    routed.until(
+        lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed"
+    )
     assert fibs(0, 6) == [rib.main]
     assert rib.fib(100).read(bytes((10, 0, 0, 1))) >= 8, "the table's routes are there with the rule"
     ip("rule del table 100", "-6 rule add from 2001:db8::/32 fwmark 1 table 100")
