@@ -323,7 +323,7 @@ def test_what_people_are_shown(stage: Stage) -> None:
     stage.start()
     describe = stage.mirror.describe
     assert describe(8) == "via 10.0.0.1 dev lan mtu 1400"
-    assert describe(9) == "nexthop via 10.0.0.1 dev lan nexthop via 10.7.0.1 dev if77"
+    assert describe(9) == "nexthop via 10.0.0.1 dev lan weight 1 nexthop via 10.7.0.1 dev if77 weight 1"
     assert describe(10) == "nhid 5 nexthop object that only the kernel follows"
     assert (describe(0), describe(4), describe(4000)) == ("no route", "blackhole", "unused")
     view = stage.mirror.neighbours()[0]
