@@ -192,9 +192,7 @@ def _decide(section: list[Told], suppressed: bool) -> Shown:
         return KERNEL
     best = section[0]
     equals = [told for told in section if told[0].metric == best[0].metric]
-    shown = [
-        NO_ROUTE if suppressed and path.type not in REFUSALS else shown_for(path) for _, path in equals
-    ]
+    shown = [NO_ROUTE if suppressed and path.type not in REFUSALS else shown_for(path) for _, path in equals]
     if best[0].prefix.family == FAMILY_IP6 and any(s != shown[0] for s in shown):
         return KERNEL
     return shown[0]

@@ -15,7 +15,18 @@ from rib_bench import rib_bench, shown
 
 from ixroute._dataplane import ffi, lib
 from ixroute.fib.fib import Fib
-from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, MAX_FIBS, How, NextHop, Path, Prefix, Rib, Route, RouteType
+from ixroute.fib.rib import (
+    FAMILY_IP4,
+    FAMILY_IP6,
+    MAX_FIBS,
+    How,
+    NextHop,
+    Path,
+    Prefix,
+    Rib,
+    Route,
+    RouteType,
+)
 
 NO_ROUTE, LOCAL, BROADCAST, MULTICAST, BLACKHOLE, REJECT, KERNEL = range(7)
 VRF = 100
@@ -329,7 +340,9 @@ with Fib() as main, Rib(main, AdjacencyTable(1024, 1), 9) as rib:
 
 def test_many_small_tables_take_little_memory() -> None:
     """KiB of resident memory for each FIB, seen 8, 96 and 130; in a process of its own, huge pages or not."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=60, check=True
+    )
     taken = {what: int(kib) for what, kib in (line.split() for line in done.stdout.splitlines())}
     assert taken["empty"] < 40
     assert taken["default"] < 200
@@ -347,7 +360,9 @@ def exact(fib: Fib, prefix: ipaddress.IPv4Network | ipaddress.IPv6Network) -> in
 def test_the_fib_tells_its_prefixes_one_by_one_and_the_longest_up_to_a_length(family: int) -> None:
     bits = 32 if family == 4 else 128
     kind = ipaddress.IPv4Network if family == 4 else ipaddress.IPv6Network
-    base = int(ipaddress.ip_address("10.85.170.85" if family == 4 else "2001:db8:5555:aaaa:5555:aaaa:5555:aaaa"))
+    base = int(
+        ipaddress.ip_address("10.85.170.85" if family == 4 else "2001:db8:5555:aaaa:5555:aaaa:5555:aaaa")
+    )
     dice = random.Random(family)
     prefix, index = ffi.new("struct prefix *"), ffi.new("uint32_t *")
     with Fib() as fib:
@@ -359,7 +374,11 @@ def test_the_fib_tells_its_prefixes_one_by_one_and_the_longest_up_to_a_length(fa
                 network = kind((base >> (bits - length) << (bits - length), length))
                 assert exact(fib, network) == held.get(length)
                 want = max((known for known in held if known <= length), default=None)
-                found = lib.fib_match_at_most(fib.c, family, base.to_bytes(bits // 8, "big"), length, prefix, index)
-                assert (int(prefix.len), int(index[0])) == (want, held[want]) if want is not None else not found
+                found = lib.fib_match_at_most(
+                    fib.c, family, base.to_bytes(bits // 8, "big"), length, prefix, index
+                )
+                assert (
+                    (int(prefix.len), int(index[0])) == (want, held[want]) if want is not None else not found
+                )
             for length in held:
                 fib.remove(kind((base >> (bits - length) << (bits - length), length)))
