@@ -76,6 +76,8 @@ def parse(message: Message) -> Link | None:
     name, mtu = decoded.get_attr("IFLA_IFNAME"), decoded.get_attr("IFLA_MTU")
     if not name or mtu is None:
         return None
+    if isinstance(name, bytes):  # not UTF-8
+        name = name.decode("utf-8", "backslashreplace")
     flags = decoded["flags"]
     info = decoded.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
@@ -86,7 +88,7 @@ def parse(message: Message) -> Link | None:
     mac = bytes(decoded.get_attr("IFLA_ADDRESS") or b"")
     return Link(
         index=decoded["index"],
-        name=name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name,  # pyroute2 gives up early
+        name=name,
         flags=flags,
         mtu=mtu,
         mac=mac if len(mac) == 6 else NO_MAC,

@@ -384,29 +384,14 @@ def test_adjacencies_of_several_next_hops_have_a_line_for_each():
 
 
 def test_lookup_passes_on_what_rules_ask_of_a_packet(daemon, capsys):
-    asked = [
-        "--iif",
-        "lan0",
-        "--from",
-        "10.0.0.9",
-        "--tos",
-        "0x10",
-        "--protocol",
-        "tcp",
-        "--sport",
-        "9",
-        "--dport",
-        "80",
-    ]
+    place = ["--iif", "lan0", "--from", "10.0.0.9"]
+    asked = [*place, "--tos", "0x10", "--protocol", "tcp", "--sport", "9", "--dport", "80"]
     assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *asked]) == 0
     found = json.loads(capsys.readouterr().out)
     wanted = {"iif": "lan0", "from": "10.0.0.9", "tos": 16, "protocol": 6, "sport": 9, "dport": 80}
     assert {key: found[key] for key in wanted} == wanted
-    for words, key, value in (
-        ("--table local", "table", 255),
-        ("--table 77", "table", 77),
-        ("--vrf red", "vrf", "red"),
-    ):
+    tables = (("--table local", "table", 255), ("--table 77", "table", 77), ("--vrf red", "vrf", "red"))
+    for words, key, value in tables:
         assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *words.split()]) == 0
         assert json.loads(capsys.readouterr().out)[key] == value
 

@@ -297,6 +297,7 @@ class FakeSink:
     views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
     subs: dict[int, InterfaceState] = field(default_factory=dict)
     takes_subs: bool = True
+    takes_views: bool = True
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
@@ -333,8 +334,9 @@ class FakeSink:
 
     def set_view(self, interface: int, family: int, steps: tuple[Step, ...], same_source: bool) -> bool:
         self.calls += 1
-        self.views[interface, family] = (steps, same_source)
-        return True
+        if self.takes_views:
+            self.views[interface, family] = (steps, same_source)
+        return self.takes_views
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1

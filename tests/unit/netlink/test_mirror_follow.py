@@ -30,6 +30,7 @@ from netlink_fakes import (
     u32,
 )
 
+from ixroute.netlink import links
 from ixroute.netlink.contract import Port, PortState, Step
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.paths import Known, PathIndex
@@ -460,6 +461,59 @@ def test_more_tables_than_there_is_room_for_are_the_kernels(world: World) -> Non
     steps, same_source = world.announce().views[3, 4]
     assert steps == (Step(fib="table 1 from /0"), Step(fib="table 2 from /0"), PUNT)
     assert not same_source
+
+
+def test_a_view_that_was_not_taken_is_told_again(world: World) -> None:
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    world.sink.takes_views = False
+    assert not world.announce().views
+    assert world.programs.retry
+    world.sink.takes_views = True
+    assert world.announce().views.keys() == {(3, 4), (4, 4)}
+    assert not world.programs.retry
+
+
+def test_a_rule_that_only_the_kernel_can_follow_is_warned_of_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    marked = rule_message(5, 77, extra=attribute(10, u32(1)))
+    for rules in ([*DEFAULT_RULES, marked], [*DEFAULT_RULES, marked, rule_message(9, 78)], DEFAULT_RULES):
+        world.follower.replace_rules(4, rules)
+        world.announce()
+    assert [record.getMessage().split(": only")[0] for record in caplog.records] == [
+        "IPv4 rule 5: from all fwmark 0x1 lookup 77 (fwmark)"
+    ]
+    assert world.programs.punting == ()
+
+
+def test_rules_are_told_with_the_interfaces_that_they_are_of(world: World) -> None:
+    world.follower.replace_rules(4, [rule_message(1, 77, extra=attribute(3, b"lan\0")), rule_message(2, 255)])
+    world.announce()
+    told = [(view.priority, view.state, view.interfaces) for view in world.programs.rule_views()]
+    assert told == [(1, "honoured", ("lan",)), (2, "honoured", ())]
+    programs = {(view.interface, view.family): view for view in world.programs.program_views()}
+    assert programs["lan", 4].steps == ("lookup 77", "lookup local")
+    assert programs["wan", 4].steps == ("lookup local",)
+    assert not programs["lan", 4].same_source, "a source is looked up as from elsewhere"
+    assert programs["wan", 4].same_source
+
+
+def test_a_renamed_interface_has_the_program_of_its_new_name(world: World) -> None:
+    world.follower.replace_rules(
+        4, [rule_message(1, 77, flags=8, extra=attribute(3, b"new\0")), rule_message(2, 255)]
+    )
+    assert world.announce().views[3, 4][0] == (LOCAL,)
+    world.follower.event(link_message(LAN, "new"))
+    assert world.announce().views[3, 4][0] == (Step(fib="table 77 from /0"), LOCAL)
+
+
+def test_the_table_of_a_vrf_is_read_from_its_link() -> None:
+    red = links.parse(link_message(8, "red", link_kind="vrf", vrf_table=70000))
+    assert red is not None
+    assert (red.kind, red.vrf_table) == ("vrf", 70000)
+    other = links.parse(link_message(9, "x", link_kind="vlan", vlan=(7, 0x8100)))
+    assert other is not None
+    assert other.vrf_table == 0
 
 
 def test_members_of_a_vrf_look_up_its_table(world: World) -> None:
