@@ -204,8 +204,13 @@ def source(dice: Random, version: int, port: str, senders: Senders) -> str:
         return senders.behind()[at]
     if pick < 0.75 and port == "lan":
         return (senders.on_link() or senders.behind())[at]
+    if pick < 0.8:  # somewhere behind a router: its way back may be another, or several
+        prefix = dice.choice((ROUTED4, ROUTED6)[at])
+        return (
+            f"{prefix}.{dice.randrange(256)}.9" if version == 4 else f"{prefix}::{dice.randrange(65536):x}:9"
+        )
     pools = ((HOSTS4, OWN4, ODD4, STRANGERS4, KINDS4), (HOSTS6, OWN6, ODD6, STRANGERS6, KINDS6))[at]
-    return dice.choice(pools[min(int((pick - 0.75) * 20), 4)])
+    return dice.choice(pools[min(int((pick - 0.8) * 25), 4)])
 
 
 def is_multipath(packet: bytes) -> bool:
