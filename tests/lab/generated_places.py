@@ -26,6 +26,19 @@ route add 10.2.0.0/16 via 10.88.0.1 dev {wan} onlink
 -6 route add fd04::/16 via fd00:3::2 dev {dmz}
 -6 route add fd06::/16 nexthop via fd00:2::2 dev {wan} nexthop via fd00:2::3 dev {wan} weight 3
 -6 route add fd02::/16 via fe80::99 dev {wan}
+nexthop add id 71 via 10.0.2.2 dev {wan}
+nexthop add id 72 via 10.0.2.3 dev {wan}
+nexthop add id 73 group 71,1/72,3
+nexthop add id 74 group 71/72 type resilient buckets 32
+nexthop add id 75 blackhole
+nexthop add id 76 via fd00:2::2 dev {wan}
+nexthop add id 77 group 76
+route add 10.11.0.0/16 nhid 73
+route add 10.12.0.0/16 nhid 74
+route add 10.14.0.0/16 nhid 75
+route add 10.15.0.0/16 nhid 76
+-6 route add fd0b::/16 nhid 77
+-6 route add fd0a::/16 nexthop via fd00:1::2 dev {lan} nexthop via fd00:1::20 dev {lan} weight 2
 neigh replace 10.88.0.1 lladdr 02:00:00:00:02:02 nud permanent dev {wan}
 neigh replace fd00:2::3 lladdr 02:00:00:00:02:03 nud permanent dev {wan}
 neigh replace fe80::99 lladdr 02:00:00:00:02:02 nud permanent dev {wan}
@@ -43,7 +56,8 @@ SYSCTLS = {
 """Reassembly to the router itself and the search for a neighbour end early: the kernel's answer is waited for."""
 
 LEGS = {bytes.fromhex("020000000202"), bytes.fromhex("020000000203")}
-MULTIPATH = (bytes((10, 6)), bytes.fromhex("fd06"))
+MULTIPATH4 = {bytes((10, 6)), bytes((10, 11)), bytes((10, 12))}
+MULTIPATH6 = {b"\xfd\x06", b"\xfd\x0a"}
 """Destinations with two next hops of one port: which is taken is the router's choice (a seeded hash)."""
 
 
@@ -87,8 +101,24 @@ class Senders:
         return on_link(self._on_link - 1)
 
 
-ROUTED4 = ("10.8", "10.8", "10.8", "10.7", "10.5", "10.6", "10.4", "10.4", "10.3", "10.2", "10.9")
-ROUTED6 = ("fd08", "fd08", "fd08", "fd07", "fd06", "fd04", "fd04", "fd02", "fd09")
+ROUTED4 = (
+    "10.8",
+    "10.8",
+    "10.8",
+    "10.7",
+    "10.5",
+    "10.6",
+    "10.4",
+    "10.4",
+    "10.3",
+    "10.2",
+    "10.9",
+    "10.11",
+    "10.12",
+    "10.14",
+    "10.15",
+)
+ROUTED6 = ("fd08", "fd08", "fd08", "fd07", "fd06", "fd04", "fd04", "fd02", "fd09", "fd0a", "fd0b")
 KINDS4 = ("10.66.1.1", "10.66.2.1", "10.66.3.1", "10.66.4.1", "198.51.100.1")
 KINDS6 = ("fd66:1::1", "fd66:2::1", "fd66:3::1", "fd66:4::1", "2001:db8:1::1")
 HOSTS4 = ("10.0.1.2", "10.0.2.2", "10.0.3.2", "10.0.2.3", "10.1.0.1", "10.1.1.2", "10.0.2.77")
@@ -174,13 +204,18 @@ def source(dice: Random, version: int, port: str, senders: Senders) -> str:
         return senders.behind()[at]
     if pick < 0.75 and port == "lan":
         return (senders.on_link() or senders.behind())[at]
+    if pick < 0.8:  # somewhere behind a router: its way back may be another, or several
+        prefix = dice.choice((ROUTED4, ROUTED6)[at])
+        return (
+            f"{prefix}.{dice.randrange(256)}.9" if version == 4 else f"{prefix}::{dice.randrange(65536):x}:9"
+        )
     pools = ((HOSTS4, OWN4, ODD4, STRANGERS4, KINDS4), (HOSTS6, OWN6, ODD6, STRANGERS6, KINDS6))[at]
-    return dice.choice(pools[min(int((pick - 0.75) * 20), 4)])
+    return dice.choice(pools[min(int((pick - 0.8) * 25), 4)])
 
 
 def is_multipath(packet: bytes) -> bool:
     """An IP packet whose destination has several next hops."""
-    return packet[16:18] == MULTIPATH[0] if packet[0] >> 4 == 4 else packet[24:26] == MULTIPATH[1]
+    return packet[16:18] in MULTIPATH4 if packet[0] >> 4 == 4 else packet[24:26] in MULTIPATH6
 
 
 def is_on_link(packet: bytes) -> bool:
