@@ -205,7 +205,7 @@ def _any(cases: Iterator[Case]) -> tuple[Case, ...]:
 
 
 def unresolved() -> Scene:
-    """ARP and neighbour solicitations in a VLAN, and unreachable when nobody answers. The last: it goes on for a while."""
+    """ARP and neighbour solicitations in a VLAN, and unreachable when nobody answers. The last: it lasts a while."""
     gone = [
         f"neigh del {host} dev {place.name}" for place in (V8, W200C6) for host in (place.host4, place.host6)
     ]
