@@ -312,7 +312,9 @@ def test_rules_become_views_of_the_ports(routed: Bench) -> None:
     fibs = lambda port, family: [step.fib for step in routed.sink.views[port, family][0]]  # noqa: E731
     assert fibs(0, 4) == usual
     ip("route add 10.0.0.0/8 via 10.1.0.1 table 100", "rule add table 100")
-    routed.until(lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed")
+    routed.until(
+        lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed"
+    )
     assert fibs(0, 6) == [rib.main]
     assert rib.fib(100).read(bytes((10, 0, 0, 1))) >= 8, "the table's routes are there with the rule"
     ip("rule del table 100", "-6 rule add from 2001:db8::/32 fwmark 1 table 100")

@@ -177,7 +177,13 @@ def rules() -> Rules:
     found: Any = {
         "rules": [
             plain | {"priority": 0, "text": "from all lookup local"},
-            plain | {"priority": 9, "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7", "state": "punts", "why": "fwmark"},
+            plain
+            | {
+                "priority": 9,
+                "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7",
+                "state": "punts",
+                "why": "fwmark",
+            },
             plain | {"priority": 10, "text": "from all iif lan0 lookup 7", "interfaces": ["lan0"]},
             plain | {"priority": 11, "text": "from all oif lan0 lookup 7", "state": "never"},
         ],

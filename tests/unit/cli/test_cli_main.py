@@ -244,7 +244,9 @@ def test_show_prints_each_kind_and_its_json(daemon, capsys):
 
 def test_show_rules_tells_what_becomes_of_each(daemon, capsys):
     assert main(["show", "rules", "-s", daemon]) == 0
-    cells = [[cell.strip() for cell in line.split("  ") if cell] for line in capsys.readouterr().out.splitlines()]
+    cells = [
+        [cell.strip() for cell in line.split("  ") if cell] for line in capsys.readouterr().out.splitlines()
+    ]
     assert cells == [
         ["FAMILY", "PRIORITY", "RULE", "STATE", "ON"],
         ["IPv4", "0", "from all lookup local", "honoured", "all"],
