@@ -62,8 +62,8 @@ def _with_tag(frame: bytes, beside: Iterable[tuple[int, int, bytes]]) -> bytes:
         if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
             status, _, _, _, _, tci, tpid = AUXDATA.unpack_from(data)
             if status & TP_STATUS_VLAN_VALID:
-                kind = tpid if status & TP_STATUS_VLAN_TPID_VALID else ETH_VLAN
-                return frame[:12] + struct.pack("!HH", kind, tci) + frame[12:]
+                protocol = tpid if status & TP_STATUS_VLAN_TPID_VALID else ETH_VLAN
+                return frame[:12] + struct.pack("!HH", protocol, tci) + frame[12:]
     return frame
 
 
