@@ -7,7 +7,7 @@ A Place is what a packet comes in by and goes out by: a port and the tags on it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.frames import ANY, CLIENT, FORWARD, ROUTER_LAN, ROUTER_WAN, SERVER, THIRD, Case
@@ -172,7 +172,7 @@ class Maker:
         src, dst = self.addresses(a, b, version)
         head = 28 if version == 4 else 48
         data = f"[{name} IPv{version}]".encode().ljust(max(0, size - head), b".")
-        build = ip4 if version == 4 else ip6
+        build: Callable[..., bytes] = ip4 if version == 4 else ip6
         return build(src, dst, udp(src, dst, data), **fields)
 
     def both(

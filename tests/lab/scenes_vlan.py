@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lab.frames import ANY, CLIENT, FORWARD, Case
+from lab.frames import ANY, FORWARD, ROUTER_WAN, Case
 from lab.frames_vlan import (
+    AD,
     D4094,
     DMZ,
     LAN,
+    OWN_MAC,
     PORTS,
     S100,
     S100C5,
@@ -29,10 +32,11 @@ from lab.frames_vlan import (
     judged,
     makes,
     sizes,
-    tagged,
+    stacked,
     tags_and_macs,
 )
-from lab.twins import Scene
+from lab.packets import ETH_IP4, ETH_IP6
+from lab.twins import MTUS, Scene
 
 PLACES = (*PORTS, *SUBS)
 SOME = (LAN, V7, W7, S100C5)
@@ -139,7 +143,11 @@ def _changes() -> Iterator[Scene]:
     yield Scene("vlan: deleted", ("link del v7",), others(some, V7))
     places = (LAN, OTHER, W7, S100C5)
     yield Scene("vlan: its id is another interface", makes((OTHER,)), tuple(every_way(places)))
-    yield Scene("vlan: a stack's lower interface down", ("link set s100 down",), others(some, S100C5))
+    yield Scene(
+        "vlan: a stack's lower interface down",
+        ("link set s100 down",),
+        others(tuple(every_way(places)), S100C5),
+    )
     up = ("link del other7", *makes((V7,)), *S100.furnishes(), *S100C5.furnishes())
     yield Scene("vlan: a stack up again", up, tuple(every_way((*SOME, S100))))
     three = tuple(every_way((*SOME, THREE)))
@@ -205,7 +213,7 @@ def _any(cases: Iterator[Case]) -> tuple[Case, ...]:
 
 
 def unresolved() -> Scene:
-    """ARP and neighbour solicitations in a VLAN, and unreachable when nobody answers. The last: it lasts a while."""
+    """ARP and neighbour solicitations in a VLAN. The last scene: the kernel goes on asking for a while."""
     gone = [
         f"neigh del {host} dev {place.name}" for place in (V8, W200C6) for host in (place.host4, place.host6)
     ]
@@ -216,9 +224,52 @@ def unresolved() -> Scene:
     return Scene("vlan: nobody answers in a VLAN", tuple(gone), tuple(cases), repeats=True)
 
 
+KNOWN_MACS = (
+    OWN_MAC,
+    ROUTER_WAN,
+    "ff:ff:ff:ff:ff:ff",
+    "01:00:5e:00:00:01",
+    "33:33:00:00:00:01",
+    "01:80:c2:00:00:0e",
+    "02:99:99:99:99:99",
+)
+ODD_TAGS = [(protocol, tci) for protocol in (Q, AD) for tci in (0, 0, 5 << 13, 5, 6, 7, 77, 100, 200, 0xFFF)]
+
+
+def chance(rng: random.Random, count: int) -> Scene:
+    """Stacks of tags, MACs, kinds and lengths by chance, mostly near to what is right."""
+    make = Maker()
+    cases = tuple(_by_chance(rng, make, f"chance {number}") for number in range(count))
+    return Scene(f"vlan: {count} frames by chance", cases=cases)
+
+
+def _by_chance(rng: random.Random, make: Maker, name: str) -> Case:
+    a, b = rng.choice(PLACES), rng.choice(PLACES)
+    tags = list(a.tags)
+    if rng.random() < 0.4:
+        tags.insert(rng.randint(0, len(tags)), rng.choice(ODD_TAGS))
+    if tags and rng.random() < 0.15:
+        tags.pop(rng.randrange(len(tags)))
+    pcp = rng.choice((0, 0, 0xA, 0x1)) << 12
+    stack = tuple((protocol, tci | pcp) for protocol, tci in tags)
+    version, size = rng.choice((4, 6)), rng.choice((0, 0, 60, 1290, 1301, 1396, 1400))
+    hops = {4: "ttl", 6: "hop"}[version]
+    packet = make.packet(name, a, b, version, size=size, **{hops: rng.choice((64, 64, 64, 2, 1, 0))})
+    kind = {4: ETH_IP4, 6: ETH_IP6}[version]
+    if rng.random() < 0.05:
+        kind = rng.choice((0x1234, 0x0026, 0x88CC, ETH_IP4, ETH_IP6))
+    mac = rng.choice(KNOWN_MACS) if rng.random() < 0.25 else a.router_mac
+    frame = stacked(stack, kind, packet, mac, a.host_mac)
+    if rng.random() < 0.1:
+        frame = frame[: rng.randint(14, len(frame))]
+    port = a.port if rng.random() < 0.9 else rng.choice(("lan", "wan", "dmz"))
+    longest = MTUS[("lan", "wan", "dmz").index(port)] + 14  # what the host's end sends
+    return Case(name, frame[:longest], ANY, port)
+
+
 FLOOD = (
     V7.frame(Maker().packet("flood", V7, W7, 4)),
-    tagged(((Q, 8),), Maker().packet("flood", V8, W7, 6), V8.router_mac, CLIENT),
+    V8.frame(Maker().packet("flood", V8, W7, 6)),
 )
 """Played all the time while CHURN goes on."""
 CHURN = (

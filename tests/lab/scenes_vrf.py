@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lab.frames import ANY, FORWARD, Case
 from lab.frames_vlan import DMZ, LAN, V7, V8, W7, WAN, Maker, Place, Q, every_way, judged, makes, sizes
+from lab.oracle import KERNEL, Found
 from lab.twins import Scene
 
 TABLES = {"red": 101, "blue": 102, "green": 103}
@@ -240,3 +241,32 @@ FLOOD = (
     BLUE1.frame(Maker().packet("flood", BLUE1, BLUE2, 6)),
 )
 """Played all the time while CHURN goes on."""
+
+TABLES_COMPARED_AFTER = (
+    "vrf: an unreachable default ends what would fall through",
+    "vrf: rules that name an interface",
+)
+NETWORKS = (31, 32, 33, 41, 43, 44, 133, 141, 142, 150, 151, 152, 153, 171, 172, 173, 199)
+
+
+def addresses4() -> list[str]:
+    """In and around all that has routes."""
+    return [f"10.{number}.{rest}" for number in NETWORKS for rest in ("0.1", "0.2", "0.255", "7.9")] + [
+        "10.98.0.1"
+    ]
+
+
+def addresses6() -> list[str]:
+    own = [f"fd00:{number}::{host}" for number in NETWORKS for host in (1, 2, 9)]
+    return [*own, *(f"fd10:{number}::9" for number in NETWORKS), "fd00:98::1"]
+
+
+def agree(kernel: Found, ours: Found) -> bool:
+    """Of a route that rejects, and of none, the kernel tells only the error; of no IPv6 route, unreachable ones too.
+    What is left to the kernel agrees with it."""
+    if ours.type == KERNEL:
+        return True
+    rejects = {"", "unreachable", "blackhole", "prohibit"}
+    if kernel.type in rejects and ours.type in rejects:
+        return kernel.type == ours.type or {kernel.type, ours.type} == {"", "unreachable"}
+    return kernel == ours
