@@ -12,8 +12,9 @@ import select
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from lab.differences import rule_of
@@ -334,18 +335,25 @@ def without_limited(heard: Heard) -> Heard:
 
 
 @contextlib.contextmanager
-def set_everywhere(stages: Sequence[Stage], values: Mapping[str, int], seconds: float) -> Iterator[None]:
-    """Sets sysctls at all routers, then waits `seconds` for ixroute to have noticed; sets them back at the end,
-    without waiting."""
-    before: list[tuple[Stage, str, str]] = []
+def set_everywhere(
+    stages: Sequence[Stage], sysctls: Mapping[str, int], commands: Sequence[str], seconds: float
+) -> Iterator[None]:
+    """Sets sysctls and runs commands (`ip ... add ...`) at all routers; ixroute gets `seconds` to have noticed.
+    Sets them back and undoes them at the end, without waiting."""
+    undo: list[Callable[[], object]] = []
     try:
         for stage in stages:
-            for template, value in values.items():
-                key = template.format(**stage.lab.interfaces)
-                before.append((stage, key, stage.lab.router.sysctl_value(key)))
-                stage.lab.router.sysctl(key, value)
-        time.sleep(seconds if values else 0)
+            router, names = stage.lab.router, stage.lab.interfaces
+            for template, value in sysctls.items():
+                key = template.format(**names)
+                undo.append(partial(router.sysctl, key, router.sysctl_value(key)))
+                router.sysctl(key, value)
+            for template in commands:
+                command = template.format(**names)
+                router.ip(command)
+                undo.append(partial(router.ip, command.replace(" add ", " del ", 1)))
+        time.sleep(seconds if undo else 0)
         yield
     finally:
-        for stage, key, was in reversed(before):
-            stage.lab.router.sysctl(key, was)
+        for back in reversed(undo):
+            back()

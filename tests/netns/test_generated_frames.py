@@ -43,16 +43,18 @@ NOTICED_S = 1.3
 
 @dataclass(frozen=True)
 class World:
-    """share: of all frames. sysctls: {lan}, {wan}, {dmz} are the interfaces. ports: those that forward."""
+    """share: of all frames. sysctls, commands (after `ip`): {lan}, {wan}, {dmz} are the interfaces. ports: those that
+    forward."""
 
     name: str
     share: float
     sysctls: dict[str, int] = field(default_factory=dict)
     ports: tuple[str, ...] = PORTS
+    commands: tuple[str, ...] = ()
 
 
 WORLDS = [
-    World("as Linux starts", 0.6),
+    World("as Linux starts", 0.5),
     World("strict rp_filter", 0.1, {"net.ipv4.conf.all.rp_filter": 1}),
     World(
         "accepts local sources, routes 127/8, forwards broadcasts and source routes",
@@ -78,6 +80,25 @@ WORLDS = [
             "net.ipv4.conf.{wan}.send_redirects": 0,
         },
         ("lan", "lan", "wan"),
+    ),
+    World(
+        "rules",
+        0.1,
+        commands=(
+            "route add default via 10.0.3.2 dev {dmz} table 101",
+            "route add 10.8.0.0/18 via 10.0.2.2 dev {wan} table 101",
+            "route add throw 10.7.0.0/16 table 101",
+            "-6 route add default via fd00:3::2 dev {dmz} table 101",
+            "rule add from 10.9.64.0/18 lookup 101 pref 101",
+            "rule add to 10.8.0.0/17 tos 0x10 lookup 101 pref 102",
+            "rule add to 10.11.0.0/16 ipproto tcp dport 179 lookup 101 pref 103",
+            "rule add iif {lan} to 10.4.0.0/17 prohibit pref 104",
+            "rule add to 10.5.0.0/16 lookup main suppress_prefixlength 16 pref 105",
+            "rule add from 10.8.0.0/17 unreachable pref 106",
+            "-6 rule add from fd09::/64 ipproto udp dport 1024-9999 lookup 101 pref 101",
+            "-6 rule add to fd04::/16 iif {wan} blackhole pref 102",
+            "-6 rule add to fd08::/16 lookup main suppress_prefixlength 0 pref 103",
+        ),
     ),
 ]
 
@@ -231,7 +252,7 @@ def test_ixroute_does_with_generated_frames_what_linux_does(
     before = daemon.stats()
     pair = Pair(linux, player)
     pair.forget_late()
-    with set_everywhere((linux.stage, player.stage), world.sysctls, NOTICED_S):
+    with set_everywhere((linux.stage, player.stage), world.sysctls, world.commands, NOTICED_S):
         dice = Random(f"{SEED} {world.name}")
         pair.play(dice, SENDERS, round(FRAMES * world.share), world.ports)
         judge(pair, world.name, began)
