@@ -196,6 +196,8 @@ class History:
         for route, path in after:
             self.rib.dumped(route, path)
         differences = self.rib.dump_end(family)
+        hidden = self.twin.hidden(family, after)
+        before = [t for t in before if t not in hidden]
         assert (differences == 0) == same_shape(before, after)
         if after == [t for t in before if t in after]:
             assert differences == len(before) - len(after)
@@ -347,6 +349,6 @@ class rib_only:  # noqa: N801 (reads as a preposition)
         for route, path in distinct(more):
             self.rib.dumped(route, path)
         self.rib.dump_end(family)
-        assert sum(1 for entry in self.rib.walk() if entry.route.prefix.family == family) == len(
-            distinct(more)
-        )
+        there = sum(1 for entry in self.rib.walk() if entry.route.prefix.family == family)
+        assert there >= len(distinct(more))
+        assert there == len(distinct(more)) or family == FAMILY_IP6, "what may be hidden from dumps is kept"
