@@ -1,5 +1,9 @@
-"""Any sequence of `ip addr|route|nexthop|neigh|link` commands: afterwards our tables say what the kernel's say. Again
-with sockets so small that they overrun all the time, and with notifications that never arrive.
+"""Any sequence of `ip addr|route|rule|nexthop|neigh|link` commands: afterwards our tables, and the programs made of the
+rules, say what the kernel says. Again with sockets so small that they overrun all the time, and with notifications that
+never arrive.
+
+What cannot be equal (docs/differences.md): IPv6 routes that stand between the siblings of a multipath route are in no
+dump. They are among the sequences where every notification arrives, and not where some are lost (Chance, mixed).
 
 IXROUTE_DIFFERENTIAL=full: ten thousand sequences instead of a few hundred.
 """
@@ -64,7 +68,7 @@ def decided(comparison: Comparison) -> float:
 def test_after_any_sequence_the_tables_are_the_kernels(bench: Bench, split: bool) -> None:
     """Of every table alone too where the kernel can be asked, which for IPv4 splits its tables local and main."""
     bench.start()
-    comparison = Comparison(bench, ASKED, (4, 6) if split else (6,))
+    comparison = Comparison(bench, ASKED, alone=(4, 6) if split else (6,))
     follow(bench, Chance(1 + split), comparison, 3500 if FULL else 120)
     assert decided(comparison) > 0.8
 
@@ -80,7 +84,7 @@ def test_overruns_cost_dumps_and_nothing_else(bench: Bench) -> None:
     mirror = bench.start(buffer_bytes=SMALLEST_BUFFER)
     comparison = Comparison(bench, ASKED)
     follow(bench, Chance(2, mixed=False), comparison, 1000 if FULL else 25)
-    print(f"{mirror.status()['overruns']} overruns")
+    print(f"{mirror.status()['overruns']} overruns, {mirror.status()['resyncs']}")
     assert mirror.status()["overruns"] > 10
     assert decided(comparison) > 0.8
 
@@ -109,6 +113,8 @@ def test_lost_notifications_are_found_by_the_audit(bench: Bench, share: float) -
             drop_at_random(sock, share)
     comparison = Comparison(bench, ASKED)
     follow(bench, Chance(3, mixed=False), comparison, 500 if FULL else 10, seconds=10.0)
+    print(f"{mirror.status()['drift']} differences found by dumps")
+    assert mirror.status()["drift"] > 0 or share < 0.5
     assert comparison.asked.total() > 0
 
 
