@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ixroute
@@ -12,12 +13,17 @@ from ixroute import schema
 from ixroute.control import CommandError, Handler, Params
 from ixroute.counters import totals, with_zeros
 from ixroute.driver.port import Port
-from ixroute.fib.rib import Entry, Path, Prefix
+from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
+from ixroute.fib.rib import Entry, NextHop, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
+from ixroute.lookups import question, walk
+from ixroute.netlink.contract import InterfaceState
+from ixroute.netlink.resolve import Leg as Hop
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
+PROTOCOLS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
 
 
 class Answers:
@@ -39,6 +45,7 @@ class Answers:
             "neighbors": lambda _: self._neighbors(),
             "adjacencies": lambda _: self._adjacencies(),
             "lookup": self.lookup,
+            "rules": lambda _: self._rules(),
             "reload": lambda _: schema.Done(text=self._reload()),
             "resync": lambda _: self._resynced(),
         }
@@ -54,6 +61,7 @@ class Answers:
             uptime_s=round(time.monotonic() - parts.started, 3),
             time_ns=time.monotonic_ns(),
             ports=ports,
+            sub_interfaces=[self._sub(*sub) for sub in parts.pairs.subs()],
             workers=self._workers(),
             fib=cast(schema.FibStats, parts.fib.stats()._asdict()),
             mirror=self._mirror(),
@@ -79,6 +87,21 @@ class Answers:
             "driver": port.stats(),
         }
         return cast(schema.PortStats, cells)
+
+    def _sub(self, sub: InterfaceState, counted: dict[str, int]) -> schema.SubInterfaceStats:
+        return cast(
+            schema.SubInterfaceStats,
+            {
+                "name": sub.name,
+                "ifindex": sub.ifindex,
+                "port": self._parts.ports[sub.port].name,
+                "tags": [schema.Tag(protocol=PROTOCOLS[kind], id=vid) for kind, vid in sub.tags],
+                "up": sub.state.up,
+                "mtu": sub.state.mtu,
+                "mac": sub.state.mac.hex(":"),
+                **counted,
+            },
+        )
 
     def _workers(self) -> list[schema.WorkerStats]:
         hz = self._rate.hz()
@@ -164,20 +187,25 @@ class Answers:
             tos=route.tos,
             protocol=route.protocol,
             nhid=path.nhid if path else 0,
-            legs=self._legs(path),
+            legs=self._legs(entry.path_id, path),
             adjacency=entry.path_id,
             best=entry.best,
         )
 
-    def _legs(self, path: Path | None) -> list[schema.Leg]:
-        name = self._parts.mirror.interface_name
+    def _legs(self, index: int, path: Path | None) -> list[schema.Leg]:
+        """As the kernel told them. A nexthop object's own, as it is now: routes need not be told anew when it is
+        replaced."""
+        mirror = self._parts.mirror
+        legs: Sequence[NextHop | Hop] = path.legs if path else ()
+        if path is not None and path.nhid:
+            legs = mirror.hops(index) or legs
         return [
             schema.Leg(
-                dev=name(leg.ifindex),
+                dev=mirror.interface_name(leg.ifindex),
                 gateway=str(ipaddress.ip_address(leg.gateway)) if leg.gateway else "",
                 weight=leg.weight,
             )
-            for leg in (path.legs if path else ())
+            for leg in legs
         ]
 
     def _neighbors(self) -> list[schema.Neighbor]:
@@ -194,40 +222,94 @@ class Answers:
 
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
-        forwards = found.action == 0
-        port = (
-            self._parts.ports[found.interface].name
-            if forwards and found.interface < len(self._parts.ports)
-            else ""
-        )
+        forwards = found.action == ADJ_ACTION_FORWARD
+        port, interface = self._way_out(found.interface) if forwards else ("", "")
+        buckets, group = self._group(index) if found.action == ADJ_ACTION_GROUP else (0, [])
         return schema.Adjacency(
             index=index,
-            action="forward" if forwards else REASONS[found.action - 1].name,
+            action=_action(found.action),
             port=port,
+            interface=interface,
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
-            legs=self._legs(self._parts.rib.path(index)),
+            legs=self._legs(index, self._parts.rib.path(index)),
+            group=group,
+            buckets=buckets,
+        )
+
+    def _way_out(self, number: int) -> tuple[str, str]:
+        """Names of the port and of the interface that has a number in the dataplane; empty when none has."""
+        return self._parts.pairs.interface(number) or ("", "")
+
+    def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
+        """Buckets, and next hops as the table that packets read has them, each once; their names are the mirror's."""
+        written, read = self._parts.mirror.group(index), self._parts.adjacencies.get_group(index)
+        if written is None or read is None:
+            return 0, []
+        buckets = Counter(written.hops[position] for position in read.buckets or ())
+        weights: Counter[Hop] = Counter()
+        for hop, leg in zip(written.hops, read.legs, strict=True):
+            weights[hop] += leg.weight
+        parts = buckets if read.buckets else weights
+        legs = dict(zip(written.hops, read.legs, strict=True))
+        group = []
+        for hop, leg in legs.items():
+            forwards = leg.action == ADJ_ACTION_FORWARD
+            port, interface = self._way_out(leg.interface) if forwards else ("", "")
+            group.append(
+                schema.GroupLeg(
+                    dev=self._parts.mirror.interface_name(hop.ifindex),
+                    gateway=str(ipaddress.ip_address(hop.gateway)),
+                    action=_action(leg.action),
+                    port=port,
+                    interface=interface,
+                    mac=leg.mac.hex(":") if forwards else "",
+                    mtu=leg.mtu,
+                    weight=weights[hop],
+                    share=round(parts[hop] / parts.total(), 6),
+                    buckets=buckets[hop],
+                )
+            )
+        return len(read.buckets or ()), group
+
+    def _rules(self) -> schema.Rules:
+        rules, programs = self._parts.mirror.rules()
+        return schema.Rules(
+            rules=[
+                schema.Rule(
+                    family=rule.family,
+                    priority=rule.priority,
+                    text=rule.text,
+                    state=rule.state,
+                    why=rule.why,
+                    interfaces=list(rule.interfaces),
+                )
+                for rule in rules
+            ],
+            programs=[
+                schema.Program(
+                    interface=program.interface,
+                    family=program.family,
+                    steps=list(program.steps),
+                    same_source=program.same_source,
+                )
+                for program in programs
+            ],
         )
 
     def lookup(self, params: Params) -> schema.Lookup:
-        text = str(params.get("address", ""))
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            raise CommandError(f"{text!r} is no IPv4 or IPv6 address") from None
+        asked = question(params)
         with self._parts.mirror.locked():
-            answer = self._parts.rib.lookup(address.packed)
-            # The index is read where packets read theirs; prefix and route are what the RIB knows it by.
-            adjacency = self._adjacency(self._parts.fib.read(address.packed))
-            route = None
+            found = walk(asked, self._parts.mirror, self._parts.rib)
+            adjacency, answer, route = self._adjacency(found.index), found.answer, None
             if answer.route is not None and answer.type is not None:
                 route = self._route(Entry(answer.route, answer.index, True, answer.type))
-        action = adjacency["action"]
+        action = _verdict(adjacency)
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
         return schema.Lookup(
-            address=str(address),
+            address=asked.address,
             verdict=verdict,
             reason="" if reason is None else action,
             prefix=str(answer.prefix) if answer.prefix is not None else "",
@@ -235,11 +317,25 @@ class Answers:
             neighbor=answer.neighbour,
             adjacency=adjacency,
             text=reason.text if reason is not None else "",
+            table=found.table,
+            step=found.step,
+            program=found.program,
         )
 
     def _resynced(self) -> schema.Done:
         self._resync()
         return schema.Done(text="the kernel's tables are being read anew")
+
+
+def _action(number: int) -> str:
+    names = {ADJ_ACTION_FORWARD: "forward", ADJ_ACTION_GROUP: "group"}
+    return names.get(number) or REASONS[number - 1].name
+
+
+def _verdict(adjacency: schema.Adjacency) -> str:
+    """What becomes of packets: a group forwards when any of its legs does."""
+    actions = [leg["action"] for leg in adjacency["group"]] or [adjacency["action"]]
+    return "forward" if "forward" in actions else actions[0]
 
 
 def _integer(params: Params, key: str, default: int) -> int:

@@ -9,16 +9,37 @@
 #define ADJ_BLACKHOLE ...
 #define ADJ_REJECT ...
 #define ADJ_KERNEL ...
+#define ADJ_POLICY ...
 #define ADJ_RESERVED ...
 #define ADJ_ACTION_FORWARD ...
+#define ADJ_ACTION_GROUP ...
 #define ADJ_ACTION_MAX ...
 #define ADJ_INTERFACE_MAX ...
+#define ADJ_LEGS_MAX ...
+#define ADJ_WEIGHT_MAX ...
+#define ADJ_BUCKETS_MAX ...
 struct adjacency_table;
-struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
+struct epoch;
+struct group_leg {
+	uint8_t mac[6];
+	uint16_t interface;
+	uint8_t action;
+	uint32_t mtu;
+	uint32_t weight;
+};
+struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action, struct epoch *epoch);
 void adjacency_table_destroy(struct adjacency_table *table);
 int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu);
 int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
+int adjacency_set_group(struct adjacency_table *table, uint32_t index, const struct group_leg *legs, uint32_t n_legs,
+			const uint16_t *buckets, uint32_t n_buckets);
+uint32_t adjacency_group_size(const struct adjacency_table *table, uint32_t index, uint32_t *n_buckets);
+void adjacency_get_group(const struct adjacency_table *table, uint32_t index, struct group_leg *legs, uint16_t *buckets);
+void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_collect(struct adjacency_table *table);
+uint32_t adjacency_retired(const struct adjacency_table *table);
 
 /* ---- fib/fib.h, epoch.h, prefix.h ---- */
 #define EPOCH_READERS ...
@@ -55,6 +76,9 @@ uint64_t fib_apply(struct fib *fib, const struct fib_update *updates, size_t n, 
 void fib_collect(struct fib *fib);
 void fib_stats_read(const struct fib *fib, struct fib_stats *out);
 int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index);
+int fib_match_at_most(const struct fib *fib, uint8_t family, const uint8_t *addr, unsigned at_most,
+		      struct prefix *prefix, uint32_t *index);
+int fib_get(const struct fib *fib, const struct prefix *prefix, uint32_t *index);
 int fib_check(const struct fib *fib, char *why, size_t why_bytes);
 void fib_fail_allocation(struct fib *fib, uint64_t nth);
 uint32_t fib4_lookup(const struct fib *fib, uint32_t addr_be);
@@ -108,7 +132,10 @@ struct rib_stats {
 	uint64_t failed;
 	uint64_t paths_exhausted;
 	uint64_t bytes;
+	uint64_t fibs;
 };
+#define RIB_FIBS_MAX ...
+int rib_show_table(struct rib *rib, uint32_t table, unsigned shortest, struct fib *fib);
 struct rib *rib_create(struct fib *fib, struct adjacency_table *adjacencies, uint8_t new_path_action);
 void rib_destroy(struct rib *rib);
 int rib_add(struct rib *rib, const struct route *route, const struct path *path, enum rib_how how);
@@ -133,6 +160,8 @@ struct rib_answer {
 	struct route route;
 };
 void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, struct rib_answer *out);
+int rib_lookup_table(const struct rib *rib, uint32_t table, unsigned shortest, uint8_t family, const uint8_t *addr,
+		     struct rib_answer *out);
 struct rib_entry {
 	struct route route;
 	uint32_t path_id;
@@ -324,6 +353,8 @@ const char *reason_name(unsigned reason);
 const char *reason_text(unsigned reason);
 unsigned reason_kind(unsigned reason);
 #define MAX_PORTS ...
+#define MAX_INTERFACES ...
+#define INTERFACE_TAGS ...
 #define MAX_WORKERS ...
 #define BURST ...
 #define COUNTER_REASONS ...
@@ -338,6 +369,17 @@ struct port_counters {
 	uint64_t punted[...];
 	uint64_t dropped[...];
 	uint64_t policed[...];
+	...;
+};
+struct sub_counters {
+	uint64_t rx_packets;
+	uint64_t rx_bytes;
+	uint64_t sent_packets;
+	uint64_t punted;
+	uint64_t dropped;
+	uint64_t policed;
+	uint64_t tx_packets;
+	uint64_t tx_bytes;
 	...;
 };
 struct worker_counters {
@@ -357,14 +399,60 @@ struct bucket {
 };
 uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
+#define HASH_ALL_FIELDS ...
+#define HASH_DEFAULT_FIELDS ...
+enum version { VERSION_NONE, VERSION_4, VERSION_6 };
+struct multipath_key {
+	uint8_t source[16], destination[16];
+	uint8_t ports[4];
+	uint32_t label;
+	uint8_t protocol;
+	uint8_t version;
+	uint8_t unused[2];
+};
+unsigned multipath_keys(uint32_t policy, uint32_t fields, const uint8_t *ip, uint32_t length, enum version version,
+			struct multipath_key keys[2]);
 struct dataplane;
 struct worker;
+#define VIEW_STEPS ...
+#define VIEW_LOOKUP ...
+#define VIEW_VERDICT ...
+#define VIEW_GOTO ...
+#define VIEW_SAME_SOURCE ...
+struct view_step {
+	const struct fib *fib;
+	uint8_t kind;
+	uint8_t reason;
+	uint16_t to;
+	uint8_t inverted;
+	uint8_t protocol;
+	uint8_t tos, tos_mask;
+	uint16_t source_first, source_last;
+	uint16_t destination_first, destination_last;
+	uint8_t source_len, destination_len;
+	uint8_t source[16], destination[16];
+};
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
 				   uint32_t n_ports, uint32_t n_workers);
 void dataplane_destroy(struct dataplane *dataplane);
 int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
-int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n);
+int dataplane_set_vlans(struct dataplane *dataplane, uint32_t interface, const uint16_t *vids, uint32_t n);
+struct vlan_tag {
+	uint16_t type;
+	uint16_t vid;
+};
+int dataplane_set_interface(struct dataplane *dataplane, uint32_t number, uint32_t port, const struct vlan_tag *tags,
+			    uint32_t n_tags, const uint8_t mac[6], uint32_t mtu, uint32_t flags);
+int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
+int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
+		       uint32_t n, uint32_t flags);
+struct view;
+const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
+uint32_t dataplane_collect_views(struct dataplane *dataplane);
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields);
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed);
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);
@@ -374,6 +462,7 @@ int worker_run(struct worker *worker, uint64_t idle_ns);
 void worker_stop(struct worker *worker);
 const struct worker_counters *worker_counters(const struct worker *worker);
 const struct port_counters *worker_port_counters(const struct worker *worker, uint32_t port);
+const struct sub_counters *worker_sub_counters(const struct worker *worker, uint32_t number);
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity);
 uint64_t worker_cycles_now(void);
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ixroute.driver.port import Link, Port, PortError
 from ixroute.forward import worker as flags
 from ixroute.forward.worker import Dataplane, Worker
-from ixroute.netlink.contract import LinkState, PortState, TapState
+from ixroute.netlink.contract import InterfaceState, LinkState, PortState, Step, TapState
 from ixroute.tap.tap import Tap, TapError
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,17 @@ def port_flags(state: PortState) -> int:
         flags.PORT_ACCEPT_LOCAL: state.accept_local,
         flags.PORT_ROUTE_LOCALNET: state.route_localnet,
         flags.PORT_KERNEL_ALL: state.kernel_all,
-        flags.PORT_RULES4: state.rules4,
-        flags.PORT_RULES6: state.rules6,
     }
     return sum(bit for bit, on in bits.items() if on) | RPF_FLAGS[state.rpf]
+
+
+@dataclass(frozen=True)
+class Sub:
+    """A VLAN sub-interface in the dataplane. before: what had been counted by its number when it came."""
+
+    number: int
+    state: InterfaceState
+    before: dict[str, int]
 
 
 class Pairs:
@@ -57,6 +65,7 @@ class Pairs:
         self._links: dict[int, Link] = {}
         self._troubles: dict[int, str] = {}
         self._states: dict[int, PortState] = {}
+        self._subs: dict[int, Sub] = {}  # by number
         self._trusted = False
         self._lock = threading.Lock()
 
@@ -82,6 +91,8 @@ class Pairs:
             self._trusted = True
             for port, state in self._states.items():
                 self._apply(port, state)
+            for number, sub in self._subs.items():
+                self._apply_sub(number, sub.state)
 
     def set_port(self, port: int, state: PortState) -> None:
         with self._lock:
@@ -89,14 +100,68 @@ class Pairs:
             self._apply(port, state)
 
     def _apply(self, port: int, state: PortState) -> None:
-        untrusted = 0 if self._trusted else flags.PORT_RULES4 | flags.PORT_RULES6
-        self._dataplane.set_port(port, state.mac, state.mtu, port_flags(state) | untrusted)
+        self._dataplane.set_port(port, state.mac, state.mtu, port_flags(state) | self._untrusted())
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
-        self._dataplane.set_vlans(port, vids)
+    def _untrusted(self) -> int:
+        return 0 if self._trusted else flags.PORT_RULES4 | flags.PORT_RULES6
+
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        with self._lock:
+            known = self._subs.get(number)
+            try:
+                self._apply_sub(number, state)
+            except OSError as error:  # a worker that stands still may remember the number, or no memory
+                log.warning(
+                    "VLAN sub-interface %s: %s; until that is over the kernel routes it", state.name, error
+                )
+                return False
+            base = known.before if known is not None else self._sub_counters(number)
+            self._subs[number] = Sub(number, state, base)
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        with self._lock:
+            self._subs.pop(number, None)
+            self._dataplane.clear_interface(number)
+
+    def _apply_sub(self, number: int, sub: InterfaceState) -> None:
+        state, flags_ = sub.state, port_flags(sub.state) | self._untrusted()
+        self._dataplane.set_interface(number, sub.port, sub.tags, state.mac, state.mtu, flags_)
+
+    def subs(self) -> list[tuple[InterfaceState, dict[str, int]]]:
+        """The VLAN sub-interfaces that are forwarded fast, and what they counted since they came; sorted by port and
+        tags."""
+        with self._lock:
+            subs = sorted(self._subs.values(), key=lambda sub: (sub.state.port, sub.state.tags))
+        found = []
+        for sub in subs:
+            now = self._sub_counters(sub.number)
+            found.append((sub.state, {cell: now[cell] - sub.before[cell] for cell in now}))
+        return found
+
+    def interface(self, number: int) -> tuple[str, str] | None:
+        """Name of the port and of the interface (the port's again without a tag) by its number in the dataplane."""
+        if number < len(self._ports):
+            return self._ports[number].name, self._ports[number].name
+        sub = self._subs.get(number)
+        return (self._ports[sub.state.port].name, sub.state.name) if sub else None
+
+    def _sub_counters(self, number: int) -> dict[str, int]:
+        blocks = [worker.sub_counters(number) for worker in self._workers]
+        return {cell: sum(block[cell] for block in blocks) for cell in flags.SUB_CELLS}
+
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
+        self._dataplane.set_vlans(interface, vids)
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self._dataplane.set_view(interface, family, steps, same_source)
+        return True
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self._dataplane.set_local4(addresses)
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self._dataplane.set_multipath(family, policy, fields)
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self._post(lambda: follow_tap(self._ports[port], self._taps[port], tap))

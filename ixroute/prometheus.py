@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ixroute.schema import PortStats, Stats
+from ixroute.schema import PortStats, Stats, SubInterfaceStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -51,6 +51,7 @@ def _families(stats: Stats) -> Iterator[Family]:
     yield "ixroute_info", "gauge", "Version of the daemon.", [({"version": stats["version"]}, 1)]
     yield "ixroute_uptime_seconds", "gauge", "Since the daemon began.", _one(stats["uptime_s"])
     yield from _port_families(stats["ports"])
+    yield from _sub_families(stats.get("sub_interfaces", []))
     yield from _worker_families(stats)
     yield from _table_families(stats)
 
@@ -60,6 +61,16 @@ _PORT_GAUGES: tuple[tuple[str, str, Callable[[PortStats], float]], ...] = (
     ("link_up", "1 when the wire has a link.", lambda p: p["link"]["up"]),
     ("link_bits_per_second", "Speed of the link; 0: not known.", lambda p: p["link"]["speed_mbps"] * 1e6),
     ("mtu_bytes", "Largest IP packet that may leave.", lambda p: p["mtu"]),
+)
+_SUB_COUNTERS = (
+    ("rx_packets", "receive_packets", "Packets received on a VLAN sub-interface."),
+    ("rx_bytes", "receive_bytes", "Bytes received on a VLAN sub-interface, tags included."),
+    ("tx_packets", "transmit_packets", "Packets handed to the wire by a VLAN sub-interface."),
+    ("tx_bytes", "transmit_bytes", "Bytes handed to the wire by a VLAN sub-interface, tags included."),
+    ("sent_packets", "sent_packets", "Packets that came in by a VLAN sub-interface and left by any."),
+    ("punted", "punted", "Packets of a VLAN sub-interface given to the kernel."),
+    ("policed", "policed", "Packets of a VLAN sub-interface that the kernel was spared by a token bucket."),
+    ("dropped", "dropped", "Packets of a VLAN sub-interface dropped."),
 )
 # (key in the JSON, metric, help)
 _PORT_COUNTERS = (
@@ -98,6 +109,13 @@ def _port_families(ports: list[PortStats]) -> Iterator[Family]:
             f"{text}, by its own counters' names.",
             [({"port": port, "counter": counter}, n) for port, counter, n in named],
         )
+
+
+def _sub_families(subs: list[SubInterfaceStats]) -> Iterator[Family]:
+    """None without sub-interfaces."""
+    for key, metric, text in _SUB_COUNTERS if subs else ():
+        samples: list[Sample] = [({"port": s["port"], "interface": s["name"]}, s[key]) for s in subs]  # type: ignore[literal-required]
+        yield f"ixroute_vlan_{metric}_total", "counter", text, samples
 
 
 def _worker_families(stats: Stats) -> Iterator[Family]:
@@ -155,7 +173,7 @@ def _table_families(stats: Stats) -> Iterator[Family]:
         ("overruns", "Times the kernel threw messages away."),
         ("malformed", "Messages that could not be understood."),
         ("drift", "Entries that a background dump found different."),
-        ("failed", "Routes that the FIB refused."),
+        ("failed", "Routes that a FIB refused."),
     ):
         value: int = mirror[key]  # type: ignore[literal-required]
         yield f"ixroute_mirror_{key}_total", "counter", text, _one(value)

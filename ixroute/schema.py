@@ -64,6 +64,34 @@ class PortStats(TypedDict):
     driver: dict[str, int]  # what only the driver knows
 
 
+class Tag(TypedDict):
+    """A VLAN tag."""
+
+    protocol: str  # "802.1Q", "802.1ad"
+    id: int
+
+
+class SubInterfaceStats(TypedDict):
+    """A VLAN sub-interface that is forwarded fast, and the packets that the fast path met on it since it came; they
+    are in the port's counters too. rx = sent + punted + dropped + policed; docs/counters.md."""
+
+    name: str
+    ifindex: int
+    port: str
+    tags: list[Tag]  # outer first
+    up: bool
+    mtu: int
+    mac: str
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    sent_packets: int
+    punted: int
+    policed: int
+    dropped: int
+
+
 class WorkerStats(TypedDict):
     """One worker. Busy share between two samples: d(busy_cycles) / (d(time_ns) * tsc_hz / 1e9)."""
 
@@ -110,10 +138,10 @@ class MirrorStats(TypedDict):
     malformed: int
     drift: int  # entries that a background dump found different from what had been followed
     errors: int
-    failed: int  # times the FIB or memory refused a route (tried again by itself)
+    failed: int  # times a FIB or memory refused a route (tried again by itself)
     paths_exhausted: int  # routes given to the kernel since no path was left
     rib_bytes: int
-    policy_rules: list[str]  # ip rules for which all packets go to the kernel
+    policy_rules: list[str]  # ip rules that only the kernel can follow: packets they may match go there
 
 
 class Totals(TypedDict):
@@ -138,6 +166,7 @@ class Stats(TypedDict):
     uptime_s: float
     time_ns: int
     ports: list[PortStats]
+    sub_interfaces: list[SubInterfaceStats]
     workers: list[WorkerStats]
     fib: FibStats
     mirror: MirrorStats
@@ -186,20 +215,40 @@ class Neighbor(TypedDict):
     managed: bool  # the kernel was asked to keep it resolved
 
 
+class GroupLeg(TypedDict):
+    """One of several next hops between which packets' hashes choose."""
+
+    dev: str
+    gateway: str
+    action: str  # "forward", or the reason why its packets go to the kernel
+    port: str  # "" when it does not forward
+    interface: str  # the port's or the VLAN sub-interface's
+    mac: str  # "" when it does not forward
+    mtu: int
+    weight: int  # with those of next hops whose flows it has because their neighbours do not answer
+    share: float  # of the flows: 0..1
+    buckets: int  # of a resilient group: how many are its own; else 0
+
+
 class Adjacency(TypedDict):
     """What a FIB lookup yields an index of."""
 
     index: int
-    action: str  # "forward", or the reason why not
+    action: str  # "forward", "group", or the reason why not
     port: str  # "" when it has none
+    interface: str  # the port's or the VLAN sub-interface's
     mac: str
     mtu: int
     routes: int  # how many use it
-    legs: list[Leg]
+    legs: list[Leg]  # as the kernel told them
+    group: list[GroupLeg]  # when the action is "group": the legs that packets choose from; else empty
+    buckets: int  # of a resilient group; else 0
 
 
 class Lookup(TypedDict):
-    """`lookup` with params {address}. What a packet to that address meets."""
+    """`lookup` with params {address} and, for rules, {iif, from, tos, protocol, sport, dport}; or {address} and
+    {vrf} or {table}. What a packet to that address meets: one that comes in by an interface (`iif`, else one
+    that no rule names), or a lookup in one table."""
 
     address: str
     verdict: str  # "forward", "punt", "drop"
@@ -209,6 +258,38 @@ class Lookup(TypedDict):
     neighbor: bool  # the entry is a neighbour's own, under the route
     adjacency: Adjacency
     text: NotRequired[str]  # the reason in words
+    table: NotRequired[str]  # what answered: "local, main", "default", "100"; "" when no table did
+    step: NotRequired[int]  # number of the step that decided, of `program`; -1: its end
+    program: NotRequired[list[str]]  # what such packets look up, in order
+
+
+class Rule(TypedDict):
+    """An `ip rule`, and what becomes of it."""
+
+    family: int
+    priority: int
+    text: str  # as `ip rule` shows it
+    state: (
+        str  # "honoured", "punts" (the packets it may match go to the kernel), "never" (matches none of ours)
+    )
+    why: str  # of "punts"
+    interfaces: list[str]  # where it is so; none: everywhere
+
+
+class Program(TypedDict):
+    """What packets of an interface look up, in order, until a route or a verdict is found."""
+
+    interface: str
+    family: int
+    steps: list[str]
+    same_source: bool  # their sources are looked up by the same steps (rp_filter); else by the kernel
+
+
+class Rules(TypedDict):
+    """`rules`: policy rules in the kernel's order, and what they come to on each interface."""
+
+    rules: list[Rule]
+    programs: list[Program]
 
 
 class Done(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ixroute.present import Style, count, plain_table
-from ixroute.schema import Adjacency, Leg, Neighbor, Port, Route, WorkerStats
+from ixroute.schema import Adjacency, GroupLeg, Leg, Neighbor, Port, Program, Route, Rules, WorkerStats
 from ixroute.stats_view import link_word
 
 
@@ -19,7 +19,7 @@ def legs_text(legs: Iterable[Leg]) -> str:
     return ", ".join(words) or "-"
 
 
-_TABLES = {253: "default", 254: "main", 255: "local"}
+TABLE_NAMES = {253: "default", 254: "main", 255: "local"}
 _PROTOCOLS = {  # rtnetlink.h, RTPROT_*
     1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
     186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp", 196: "zstatic",
@@ -28,7 +28,7 @@ _PROTOCOLS = {  # rtnetlink.h, RTPROT_*
 
 def table_name(number: int) -> str:
     """As ip names it."""
-    return _TABLES.get(number, str(number))
+    return TABLE_NAMES.get(number, str(number))
 
 
 def protocol_name(number: int) -> str:
@@ -122,10 +122,29 @@ def _adjacency_lines(adjacencies: Iterable[Adjacency], style: Style) -> list[str
             a["mac"] or "-",
             a["mtu"] or "-",
             a["routes"],
-            legs_text(a["legs"]),
+            group_title(a) if a["group"] else legs_text(a["legs"]),
         ]
         rows.append([str(word) for word in words])
+        rows += [_leg_row(a, leg) for leg in a["group"]]
     return plain_table(head, rows, style)
+
+
+def group_title(adjacency: Adjacency) -> str:
+    """How many next hops, and their buckets: 3 next hops, 64 buckets."""
+    buckets = f", {adjacency['buckets']} buckets" if adjacency["buckets"] else ""
+    return f"{len(adjacency['group'])} next hops{buckets}"
+
+
+def _leg_row(adjacency: Adjacency, leg: GroupLeg) -> list[str]:
+    """Under its group: the columns say of the leg what they say of others."""
+    where = f"via {leg['gateway']} dev {leg['dev']} {share_text(adjacency, leg)}"
+    return ["", leg["action"], leg["port"] or "-", leg["mac"] or "-", str(leg["mtu"] or "-"), "", where]
+
+
+def share_text(adjacency: Adjacency, leg: GroupLeg) -> str:
+    """What part of the flows is a leg's."""
+    weight = f"weight {leg['weight']}, {leg['share']:.1%}"
+    return f"{weight}, {leg['buckets']} buckets" if adjacency["buckets"] else weight
 
 
 def _worker_lines(workers: Iterable[WorkerStats], style: Style) -> list[str]:
@@ -138,10 +157,36 @@ def _worker_lines(workers: Iterable[WorkerStats], style: Style) -> list[str]:
     return plain_table(head, rows, style)
 
 
+def _rule_lines(rules: Rules, style: Style) -> list[str]:
+    head = ["FAMILY", "PRIORITY", "RULE", "STATE", "ON"]
+    rows = []
+    for rule in rules["rules"]:
+        why = f": {rule['why']}" if rule["why"] else ""
+        on = ", ".join(rule["interfaces"]) or ("-" if rule["state"] == "never" else "all")
+        rows.append([f"IPv{rule['family']}", str(rule["priority"]), rule["text"], rule["state"] + why, on])
+    return [*plain_table(head, rows, style), "", *_program_lines(rules["programs"], style)]
+
+
+def _program_lines(programs: Sequence[Program], style: Style) -> list[str]:
+    """A line a step; interfaces with equal programs share them."""
+    shared: dict[tuple[int, bool, tuple[str, ...]], list[str]] = {}
+    for program in programs:
+        key = (program["family"], program["same_source"], tuple(program["steps"]))
+        shared.setdefault(key, []).append(program["interface"])
+    rows = []
+    for (family, same, steps), interfaces in shared.items():
+        sources = "the same steps" if same else "the kernel"
+        first = [", ".join(interfaces), f"IPv{family}"]
+        for number, step in enumerate(steps or ("no route",)):
+            rows.append([*(first if number == 0 else ["", ""]), str(number), step, "" if number else sources])
+    return plain_table(["INTERFACE", "FAMILY", "STEP", "PACKETS LOOK UP", "SOURCES BY"], rows, style)
+
+
 TABLES: dict[str, Callable[..., list[str]]] = {
     "ports": _port_lines,
     "routes": _route_lines,
     "neighbors": _neighbor_lines,
     "adjacencies": _adjacency_lines,
     "workers": _worker_lines,
+    "rules": _rule_lines,
 }

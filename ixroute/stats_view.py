@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ixroute.present import Style, count, duration, rate, size, speed, table
-from ixroute.schema import Port, PortStats, Stats, Totals, WorkerStats
+from ixroute.schema import Port, PortStats, Stats, SubInterfaceStats, Tag, Totals, WorkerStats
 
 # Of the door's and the driver's counters only trouble is shown; all of them are in the JSON.
 _DOOR_TROUBLE = ("write_failed", "read_failed", "read_too_long")
@@ -35,6 +35,7 @@ def render(now: Stats, before: Stats | None, style: Style) -> list[str]:
     blocks = [
         view.head(),
         view.ports(),
+        view.subs(),
         view.queues(),
         view.reasons(),
         view.trouble(),
@@ -62,6 +63,7 @@ class _View:
         self.style = style
         self.seconds = (now["time_ns"] - before["time_ns"]) / 1e9 if before else 0.0
         self.old_ports = {port["name"]: port for port in before["ports"]} if before else {}
+        self.old_subs = _subs(before) if before else {}
         self.old_workers = {worker["number"]: worker for worker in before["workers"]} if before else {}
 
     def _per_second(self, now: int, before: int) -> str:
@@ -81,7 +83,7 @@ class _View:
         for port in self.now["ports"]:
             row = [port["name"], link_word(port)]
             if self.seconds:
-                row += self._port_rates(port)
+                row += self._port_rates(port, self.old_ports.get(port["name"], port))
             for packets, octets in (("rx_packets", "rx_bytes"), ("tx_packets", "tx_bytes")):
                 row += [count(port[packets]), size(port[octets])]  # type: ignore[literal-required]
             lost = sum(port["dropped"].values()) + sum(port["policed"].values())
@@ -89,14 +91,29 @@ class _View:
             rows.append(row)
         return table(["PORT", "LINK", *rates, *totals], rows, self.style, left=2)
 
-    def _port_rates(self, port: PortStats) -> list[str]:
-        old = self.old_ports.get(port["name"], port)
+    def _port_rates(
+        self, port: PortStats | SubInterfaceStats, old: PortStats | SubInterfaceStats
+    ) -> list[str]:
         return [
             self._per_second(port["rx_packets"], old["rx_packets"]),
             self._per_second(port["rx_bytes"] * 8, old["rx_bytes"] * 8),
             self._per_second(port["tx_packets"], old["tx_packets"]),
             self._per_second(port["tx_bytes"] * 8, old["tx_bytes"] * 8),
         ]
+
+    def subs(self) -> list[str]:
+        """VLAN sub-interfaces, as far as packets did not go through the kernel."""
+        head = ["RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "TO KERNEL", "DROPPED"]
+        rates = ["RX PPS", "RX BIT/S", "TX PPS", "TX BIT/S"] if self.seconds else []
+        rows = []
+        for key, sub in _subs(self.now).items():
+            row = [sub["name"], sub["port"], " ".join(_tag_word(tag) for tag in sub["tags"])]
+            if self.seconds:
+                row += self._port_rates(sub, self.old_subs.get(key, sub))
+            row += [count(sub["rx_packets"]), size(sub["rx_bytes"])]
+            row += [count(sub["tx_packets"]), size(sub["tx_bytes"])]
+            rows.append([*row, count(sub["punted"]), count(sub["dropped"] + sub["policed"])])
+        return table(["VLAN", "PORT", "TAGS", *rates, *head], rows, self.style, left=3) if rows else []
 
     def queues(self) -> list[str]:
         """What cards with counters for each queue counted: how packets are spread, and where room ran out."""
@@ -197,8 +214,18 @@ class _View:
             f"Mirror   {state}; {count(mirror['routes4'])} IPv4 and {count(mirror['routes6'])} IPv6 routes, "
             f"{count(mirror['neighbors'])} neighbours; {_of(mirror['resyncs'], 'dump')}, "
             f"{_of(mirror['overruns'], 'overrun')}, {count(mirror['drift'])} found by audits",
+            *(f"Kernel   follows {rule}" for rule in mirror["policy_rules"]),
             f"Packets  {_equation(self.now['totals'])}",
         ]
+
+
+def _subs(stats: Stats) -> dict[tuple[str, int], SubInterfaceStats]:
+    """By name and ifindex; none in the answer of an older daemon."""
+    return {(sub["name"], sub["ifindex"]): sub for sub in stats.get("sub_interfaces", [])}
+
+
+def _tag_word(tag: Tag) -> str:
+    return str(tag["id"]) if tag["protocol"] == "802.1Q" else f"ad:{tag['id']}"
 
 
 def _queues(port: PortStats) -> dict[int, Counter[str]]:

@@ -26,6 +26,7 @@ Shows what the daemon knows.
   neighbors    next hops and hosts on the ports' interfaces
   adjacencies  what a lookup yields: where a packet goes, or why it does not
   workers      threads and their cores
+  rules        policy rules (ip rule), and what packets look up for them
 """
 
 _EXAMPLES = f"""\
@@ -42,7 +43,7 @@ def add(commands: parsing.Commands) -> None:
         commands,
         "show",
         run,
-        help="show ports, routes, neighbors, adjacencies, workers",
+        help="show ports, routes, neighbors, adjacencies, workers, rules",
         description=_DESCRIPTION,
         examples=_EXAMPLES,
     )

@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Machine, Config], Iterator[Finding]], ...] = (
     processors.irqbalance,
     network.forwarding,
     network.reverse_path,
+    network.policy_rules,
     network.firewall,
     ports.devices,
     cards.cards,

@@ -55,6 +55,37 @@ def reverse_path(machine: Machine, config: Config) -> Iterator[Finding]:
         yield Finding("rp_filter", OK, "off: sources are not checked")
 
 
+# Keys of `ip -j rule`, and ip's words for them.
+_UNSEEN = {
+    "fwmark": "fwmark",
+    "uid_start": "uidrange",
+    "flowlabel": "flowlabel",
+    "suppress_ifgroup": "suppress_ifgroup",
+}
+
+
+def policy_rules(machine: Machine, config: Config) -> Iterator[Finding]:
+    """Rules by what no packet shows: those it may match take the kernel's way."""
+    unseen: list[str] = []
+    known = False
+    for family in (4, 6):
+        try:
+            rules = list(json.loads(machine.command("ip", f"-{family}", "-j", "rule", "show") or ""))
+        except (ValueError, TypeError):
+            continue
+        known = True
+        for rule in rules:
+            keys = [word for key, word in _UNSEEN.items() if isinstance(rule, dict) and key in rule]
+            unseen += [f"IPv{family} rule {rule.get('priority')} ({', '.join(keys)})"] if keys else []
+    if unseen:
+        text = f"{', '.join(unseen)}: only the kernel can follow it, and gets the packets that it may match"
+        yield Finding("ip rule", WARN, text, "see what becomes of each: ixroute show rules")
+    elif known:
+        yield Finding("ip rule", OK, "none that only the kernel can follow")
+    else:
+        yield Finding("ip rule", NOTE, "cannot see policy rules (no ip command)")
+
+
 def firewall(machine: Machine, config: Config) -> Iterator[Finding]:
     """Rules that forwarded packets would meet in Linux; ixroute's fast path does not pass them."""
     hooks = _nft_hooks(machine)

@@ -27,6 +27,10 @@ struct frame {
 };
 _Static_assert(sizeof(struct frame) == 16, "two frames to a 32-byte store");
 
+/* Every received packet, and every one from the kernel, begins at least this far into its frame: two VLAN tags that
+ * it did not come with can be put in front (drivers leave 256 bytes, as XDP does). */
+#define FRAME_HEADROOM 8u
+
 #define FRAME_INJECTED 1u /* came from the kernel through the TAP: goes out of `port` unrouted */
 /* What the card says of a received packet's checksums; neither of a pair: it did not look. The good ones are where an
  * 82599 says that it looked (ixgbe/ring.c moves both at once). */

@@ -34,7 +34,10 @@ static int commit(struct arena *arena)
 
 	if (arena->committed == arena->reserved || mprotect(at, COMMIT_STEP, PROT_READ | PROT_WRITE) != 0)
 		return 0;
-	if (arena->huge)
+	/* The advice of the first step is final: readers are in it by the time it is known not to stay small. */
+	if (arena->small && arena->committed == 0)
+		madvise(at, COMMIT_STEP, MADV_NOHUGEPAGE);
+	else if (arena->huge)
 		madvise(at, COMMIT_STEP, MADV_HUGEPAGE);
 	arena->committed += COMMIT_STEP;
 	return 1;
@@ -49,7 +52,7 @@ void arena_destroy(struct arena *arena)
 	arena->base = NULL;
 }
 
-int arena_create(struct arena *arena, uint64_t bytes, int huge, struct arena_fault *fault)
+int arena_create(struct arena *arena, uint64_t bytes, int huge, int small, struct arena_fault *fault)
 {
 	uint64_t meta = bytes / ARENA_PAGE * sizeof(struct arena_page);
 	void *page;
@@ -59,6 +62,8 @@ int arena_create(struct arena *arena, uint64_t bytes, int huge, struct arena_fau
 	if (arena->base == NULL)
 		return -ENOMEM;
 	page = mmap(NULL, meta, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (page != MAP_FAILED && small)
+		madvise(page, meta, MADV_NOHUGEPAGE);
 	if (page == MAP_FAILED) {
 		munmap(arena->base, bytes);
 		arena->base = NULL;
@@ -68,6 +73,7 @@ int arena_create(struct arena *arena, uint64_t bytes, int huge, struct arena_fau
 	arena->reserved = bytes;
 	arena->pages = 1;
 	arena->huge = huge;
+	arena->small = small;
 	arena->fault = fault;
 	if (!commit(arena)) { /* page 0 can be read from the start */
 		arena_destroy(arena);
@@ -169,7 +175,7 @@ void arena_free(struct arena *arena, uint32_t ref)
 	}
 }
 
-int lazy_array_create(struct lazy_array *array, uint64_t bytes)
+int lazy_array_create(struct lazy_array *array, uint64_t bytes, int small)
 {
 	memset(array, 0, sizeof(*array));
 	array->written = calloc((bytes / ARENA_PAGE + 63) / 64 + 1, sizeof(uint64_t));
@@ -182,6 +188,8 @@ int lazy_array_create(struct lazy_array *array, uint64_t bytes)
 		return -ENOMEM;
 	}
 	array->bytes = bytes;
+	if (small)
+		madvise(array->base, bytes, MADV_NOHUGEPAGE);
 	return 0;
 }
 

@@ -5,6 +5,9 @@
  * page whose blocks are all free serves any size again, so memory after months of churn is that of a fresh build. A
  * reference counts 8-byte units from the base. 0 is no block.
  *
+ * Huge pages make lookups faster and small tables large: an arena or array that may stay small asks for none, but an
+ * arena does from its second 2 MiB on.
+ *
  * A lazy array is a plain array of zeros whose pages the kernel provides when they are first written; which they
  * were is remembered, to count its memory and to check it without reading (and so mapping) all of it.
  *
@@ -44,11 +47,12 @@ struct arena {
 	uint64_t blocks, block_bytes;	   /* given out */
 	struct arena_page *page;
 	struct arena_fault *fault;
-	int huge;
+	int huge, small;
 };
 
-/* 0 or -ENOMEM. huge: ask for transparent huge pages. bytes: a multiple of 2 MiB, at most 4 GiB. */
-int arena_create(struct arena *arena, uint64_t bytes, int huge, struct arena_fault *fault);
+/* 0 or -ENOMEM. huge: ask for transparent huge pages; small: it may stay small. bytes: a multiple of 2 MiB, at most
+ * 4 GiB. */
+int arena_create(struct arena *arena, uint64_t bytes, int huge, int small, struct arena_fault *fault);
 void arena_destroy(struct arena *arena);
 /* A reference, its bytes undefined; 0 when there is no memory. 0 < bytes <= ARENA_BLOCK_MAX. */
 uint32_t arena_alloc(struct arena *arena, uint32_t bytes);
@@ -77,7 +81,7 @@ struct lazy_array {
 	uint64_t *written; /* a bit per page */
 };
 
-int lazy_array_create(struct lazy_array *array, uint64_t bytes);
+int lazy_array_create(struct lazy_array *array, uint64_t bytes, int small);
 void lazy_array_destroy(struct lazy_array *array);
 
 static inline int lazy_array_written(const struct lazy_array *array, uint64_t page)

@@ -16,8 +16,8 @@
 
 struct fib {
 	struct trie trie4, trie6;
-	struct epoch *epoch; /* its own, or another FIB's */
-	struct epoch own;
+	struct epoch *epoch; /* another FIB's, or its own */
+	struct epoch *own;   /* NULL: another's */
 	uint64_t updates;
 	struct arena_fault fault;
 };
@@ -36,26 +36,35 @@ static void choose_variant(void)
 	atomic_store_explicit(&variant_in_use, best, memory_order_release);
 }
 
+static struct epoch *epoch_create(void)
+{
+	struct epoch *epoch = aligned_alloc(64, sizeof(*epoch));
+
+	if (epoch == NULL)
+		return NULL;
+	atomic_init(&epoch->now, 1);
+	for (unsigned i = 0; i < EPOCH_READERS; i++)
+		atomic_init(&epoch->reader[i].seen, EPOCH_IDLE);
+	return epoch;
+}
+
 struct fib *fib_create(struct epoch *epoch)
 {
 	struct fib *fib = aligned_alloc(64, (sizeof(*fib) + 63) / 64 * 64);
+	int small = epoch != NULL, failed;
 
 	if (fib == NULL)
 		return NULL;
 	memset(fib, 0, sizeof(*fib));
-	if (trie_create(&fib->trie4, FAMILY_IP4, &fib->fault) != 0) {
-		free(fib);
+	if (epoch == NULL)
+		epoch = fib->own = epoch_create();
+	fib->epoch = epoch;
+	failed = epoch == NULL || trie_create(&fib->trie4, FAMILY_IP4, small, &fib->fault) != 0 ||
+		 trie_create(&fib->trie6, FAMILY_IP6, small, &fib->fault) != 0;
+	if (failed) {
+		fib_destroy(fib);
 		return NULL;
 	}
-	if (trie_create(&fib->trie6, FAMILY_IP6, &fib->fault) != 0) {
-		trie_destroy(&fib->trie4);
-		free(fib);
-		return NULL;
-	}
-	atomic_store(&fib->own.now, 1);
-	for (unsigned i = 0; i < EPOCH_READERS; i++)
-		atomic_store(&fib->own.reader[i].seen, EPOCH_IDLE);
-	fib->epoch = epoch != NULL ? epoch : &fib->own;
 	choose_variant();
 	return fib;
 }
@@ -66,6 +75,7 @@ void fib_destroy(struct fib *fib)
 		return;
 	trie_destroy(&fib->trie6);
 	trie_destroy(&fib->trie4);
+	free(fib->own);
 	free(fib);
 }
 
@@ -225,9 +235,15 @@ static void clear_after(uint8_t *addr, unsigned len, unsigned bytes)
 
 int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index)
 {
+	return fib_match_at_most(fib, family, addr, 128, prefix, index);
+}
+
+int fib_match_at_most(const struct fib *fib, uint8_t family, const uint8_t *addr, unsigned at_most,
+		      struct prefix *prefix, uint32_t *index)
+{
 	const struct trie *trie = family == FAMILY_IP4 ? &fib->trie4 : &fib->trie6;
 	unsigned len = 0, bytes = family == FAMILY_IP4 ? 4 : 16;
-	uint32_t value = trie_match(trie, key_of(family, addr), &len);
+	uint32_t value = trie_match(trie, key_of(family, addr), at_most, &len);
 
 	if (value == 0)
 		return 0;
@@ -236,6 +252,17 @@ int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct
 	prefix->len = (uint8_t)len;
 	memcpy(prefix->addr, addr, bytes);
 	clear_after(prefix->addr, len, bytes);
+	*index = value - 1;
+	return 1;
+}
+
+int fib_get(const struct fib *fib, const struct prefix *prefix, uint32_t *index)
+{
+	const struct trie *trie = prefix->family == FAMILY_IP4 ? &fib->trie4 : &fib->trie6;
+	uint32_t value = trie_get(trie, key_of(prefix->family, prefix->addr), prefix->len);
+
+	if (value == 0)
+		return 0;
 	*index = value - 1;
 	return 1;
 }

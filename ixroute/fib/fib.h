@@ -22,7 +22,8 @@ struct fib_stats {
 	uint64_t updates;
 };
 
-/* epoch: of the readers, shared with other FIBs and outliving this one; NULL: one of its own. NULL: no memory. */
+/* epoch: of the readers, shared with other FIBs and outliving this one; NULL: one of its own. There may be hundreds of
+ * the first kind, so that they take memory in small pages while they are small. NULL: no memory. */
 struct fib *fib_create(struct epoch *epoch);
 void fib_destroy(struct fib *fib);
 struct epoch *fib_epoch(struct fib *fib);
@@ -39,6 +40,11 @@ void fib_collect(struct fib *fib);
 void fib_stats_read(const struct fib *fib, struct fib_stats *out);
 /* The writer's view of the longest match: 1 and the prefix and index, or 0. Not for the packet path. */
 int fib_match(const struct fib *fib, uint8_t family, const uint8_t *addr, struct prefix *prefix, uint32_t *index);
+/* The same among prefixes of at most `at_most` bits. */
+int fib_match_at_most(const struct fib *fib, uint8_t family, const uint8_t *addr, unsigned at_most,
+		      struct prefix *prefix, uint32_t *index);
+/* 1 and the index of exactly this prefix, or 0. Both are the writer's: some ten loads. */
+int fib_get(const struct fib *fib, const struct prefix *prefix, uint32_t *index);
 /* Walks the whole structure and recomputes every invariant. 0, or -EINVAL and what is wrong in `why`. For tests. */
 int fib_check(const struct fib *fib, char *why, size_t why_bytes);
 

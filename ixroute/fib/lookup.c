@@ -17,7 +17,7 @@ struct active {
 	uint32_t number[LOOKUP_BLOCK]; /* in the block */
 };
 
-/* A value found in a node or the IPv6 root is an index + 1 or 0: then what was found before holds. Two
+/* A value found in a node or the root is an index + 1 or 0: then what was found before holds. Two
  * instructions that compilers otherwise like to turn into a branch that is mispredicted every third time. */
 static ALWAYS_INLINE uint32_t index_or(uint32_t value, uint32_t before)
 {
@@ -79,6 +79,7 @@ static ALWAYS_INLINE unsigned settle(struct active *active, uint32_t *index, uns
 static ALWAYS_INLINE void lookup4(const struct trie *trie, const uint32_t *addr_be, uint32_t *index, unsigned n)
 {
 	uint64_t root[LOOKUP_BLOCK];
+	uint32_t top = atomic_load_explicit(&trie->top[0], memory_order_relaxed);
 	struct active active;
 	unsigned left = 0;
 
@@ -90,7 +91,7 @@ static ALWAYS_INLINE void lookup4(const struct trie *trie, const uint32_t *addr_
 		uint32_t addr = be32toh(addr_be[i]);
 		uint64_t pair = step_pair(trie, (uint32_t)(root[i] >> 32), addr >> 8 & (NODE_SLOTS - 1));
 
-		index[i] = index_or((uint32_t)pair, (uint32_t)root[i]);
+		index[i] = index_or((uint32_t)pair, index_or((uint32_t)root[i], top));
 		active.node[left] = (uint32_t)(pair >> 32);
 		active.number[left] = i;
 		left += pair >> 32 != 0;

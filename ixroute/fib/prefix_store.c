@@ -113,9 +113,9 @@ uint32_t record_take(struct arena *arena, struct record *record, unsigned place)
 	return value;
 }
 
-unsigned record_cover(const struct record *record, unsigned slot)
+unsigned record_cover(const struct record *record, unsigned slot, unsigned bits)
 {
-	for (unsigned place = 64 | slot; place > 1; place >>= 1)
+	for (unsigned place = record_place(slot, bits); place > 1; place >>= 1)
 		if (record_has(record, place))
 			return place;
 	return 0;

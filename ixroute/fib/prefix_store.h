@@ -57,8 +57,8 @@ uint32_t *record_value(const struct arena *arena, const struct record *record, u
 int record_insert(struct arena *arena, struct record *record, unsigned place, uint32_t value);
 /* Takes out and returns the value. */
 uint32_t record_take(struct arena *arena, struct record *record, unsigned place);
-/* The longest prefix here that covers slot: its place, or 0. */
-unsigned record_cover(const struct record *record, unsigned slot);
+/* The longest prefix here of at most `bits` bits, 1..6, that covers slot: its place, or 0. */
+unsigned record_cover(const struct record *record, unsigned slot, unsigned bits);
 
 uint32_t record_kid(const struct arena *arena, const struct record *record, unsigned slot);
 int record_kid_insert(struct arena *arena, struct record *record, unsigned slot, uint32_t kid);

@@ -7,7 +7,7 @@
 
 int retire_reserve(struct retire *retire, uint64_t n)
 {
-	uint64_t capacity = retire->capacity != 0 ? retire->capacity : 1024;
+	uint64_t capacity = retire->capacity != 0 ? retire->capacity : 64;
 	struct retired *ring;
 
 	while (capacity < retire->head - retire->tail + n)

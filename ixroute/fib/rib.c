@@ -38,6 +38,7 @@ void rib_destroy(struct rib *rib)
 	free(rib->family[0].neighbours.sorted);
 	free(rib->family[1].neighbours.sorted);
 	free(rib->stale.node);
+	free(rib->table_fib);
 	free(rib);
 }
 
@@ -65,7 +66,7 @@ static uint32_t unicast_index(const struct path *path)
 }
 
 /* The reserved index of a route that needs no path of its own, or NONE. */
-static uint32_t reserved_index(const struct route *route, const struct path *path)
+static uint32_t reserved_index(const struct path *path)
 {
 	if (path->flags & PATH_KERNEL_ONLY)
 		return ADJ_KERNEL;
@@ -84,21 +85,21 @@ static uint32_t reserved_index(const struct route *route, const struct path *pat
 	case ROUTE_UNREACHABLE:
 	case ROUTE_PROHIBIT:
 		return ADJ_REJECT;
-	case ROUTE_THROW: /* out of local one falls into main, out of main into default: ask who knows them all */
-		return route->table == RIB_TABLE_LOCAL ? ADJ_KERNEL : ADJ_NO_ROUTE;
+	case ROUTE_THROW: /* ask the next rule */
+		return ADJ_NO_ROUTE;
 	default:
 		return ADJ_KERNEL;
 	}
 }
 
 /* hold: an id is made where there is none and a use of it counted; -ENOMEM. path must be canonical. */
-int rib_path_use(struct rib *rib, const struct route *route, const struct path *path, bool hold, struct path_use *use)
+int rib_path_use(struct rib *rib, const struct path *path, bool hold, struct path_use *use)
 {
 	int64_t id;
 
 	use->path = path;
 	use->content = path_hash(path) & 0xffffff;
-	use->index = reserved_index(route, path);
+	use->index = reserved_index(path);
 	if (use->index != NONE)
 		return 0;
 	if (!hold) {
@@ -362,7 +363,6 @@ static int ip6_shrink(struct rib *rib, struct node *node, uint32_t *link, const 
 	struct alternative *a = alternative_at(rib, *link);
 	const struct path *known = path_get(&rib->paths, a->path);
 	struct path rest, scratch;
-	struct route route = {.prefix = node_prefix(node), .table = a->table};
 	struct path_use use;
 	uint32_t before = a->path;
 	int result;
@@ -376,7 +376,7 @@ static int ip6_shrink(struct rib *rib, struct node *node, uint32_t *link, const 
 		alternative_remove(rib, node, link);
 		return 1;
 	}
-	result = rib_path_use(rib, &route, path_canonical(&rest, &scratch), true, &use);
+	result = rib_path_use(rib, path_canonical(&rest, &scratch), true, &use);
 	if (result < 0)
 		return result;
 	a->path = use.index;
@@ -439,7 +439,7 @@ static int group_remove(struct rib *rib, struct node *node, const struct route *
 		alternative_remove(rib, node, first);
 		return 1;
 	}
-	rib_path_use(rib, route, path_canonical(path, &scratch), false, &use);
+	rib_path_use(rib, path_canonical(path, &scratch), false, &use);
 	equal = group_find(rib, node, route, &use);
 	if (equal != NULL) {
 		alternative_remove(rib, node, equal);
@@ -461,7 +461,7 @@ int rib_add(struct rib *rib, const struct route *route, const struct path *path,
 
 	if (path == NULL || rib_route_check(route, path) < 0 || (unsigned)how > RIB_REPLACE)
 		return -EINVAL;
-	if (rib_path_use(rib, route, path_canonical(path, &scratch), true, &use) < 0)
+	if (rib_path_use(rib, path_canonical(path, &scratch), true, &use) < 0)
 		goto no_memory;
 	if (pool_reserve(&rib->alternatives) < 0 || (id = node_get(rib, &route->prefix)) == NONE) {
 		path_unuse(&rib->paths, use.index);
@@ -473,7 +473,7 @@ int rib_add(struct rib *rib, const struct route *route, const struct path *path,
 					       ip4_add(rib, node, route, &use, how);
 	if (changed) {
 		node_tables_update(rib, node);
-		node_changed(rib, id, before);
+		node_changed(rib, id, route->table, before);
 	} else {
 		path_unuse(&rib->paths, use.index);
 	}
@@ -501,7 +501,7 @@ int rib_remove(struct rib *rib, const struct route *route, const struct path *pa
 	result = group_remove(rib, node, route, path);
 	if (result > 0) {
 		node_tables_update(rib, node);
-		node_changed(rib, id, before);
+		node_changed(rib, id, route->table, before);
 	} else if (result == -ENOMEM) {
 		rib->failed++;
 	}
@@ -514,6 +514,7 @@ void rib_settle(struct rib *rib)
 	rib_retry(rib, rib->stale.n);
 	rib->since_collect = 0;
 	fib_collect(rib->fib);
+	tables_collect(rib);
 }
 
 /* ---- for those who read ---- */
@@ -530,7 +531,7 @@ const struct path *rib_path(const struct rib *rib, uint32_t id)
 
 uint32_t rib_path_routes(const struct rib *rib, uint32_t id)
 {
-	return path_get(&rib->paths, id) == NULL ? 0 : rib->paths.slot[id].users;
+	return path_get(&rib->paths, id) == NULL ? 0 : rib->paths.slot[id].users + neighbour_is_uncounted(rib, id);
 }
 
 uint32_t rib_path_limit(const struct rib *rib)
@@ -538,7 +539,7 @@ uint32_t rib_path_limit(const struct rib *rib)
 	return rib->paths.used;
 }
 
-static void route_of(const struct rib *rib, const struct node *node, uint32_t alternative, struct route *out)
+void rib_route_of(const struct rib *rib, const struct node *node, uint32_t alternative, struct route *out)
 {
 	*out = (struct route){.prefix = node_prefix(node)};
 	if (alternative == NONE)
@@ -590,7 +591,7 @@ void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, stru
 			node = node_at(rib, id);
 	}
 	id = node_decider(rib, node);
-	route_of(rib, node, id, &out->route);
+	rib_route_of(rib, node, id, &out->route);
 	out->type = id == NONE ? 0 : (uint8_t)alternative_at(rib, id)->type;
 }
 
@@ -610,7 +611,7 @@ unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out
 		for (i = node->first; i != NONE && given < n; i = alternative_at(rib, i)->next) {
 			if (position++ < done)
 				continue;
-			route_of(rib, node, i, &out[given].route);
+			rib_route_of(rib, node, i, &out[given].route);
 			out[given].path_id = alternative_at(rib, i)->path;
 			out[given].type = (uint8_t)alternative_at(rib, i)->type;
 			out[given++].best = i == decider;
@@ -639,5 +640,6 @@ void rib_stats_read(const struct rib *rib, struct rib_stats *out)
 		.bytes = sizeof(*rib) + pool_bytes(&rib->nodes) + pool_bytes(&rib->alternatives) +
 			 pool_bytes(&rib->neighbour_pool) + ((uint64_t)rib->slot_mask + 1) * sizeof(*rib->slot) +
 			 path_table_bytes(&rib->paths),
+		.fibs = 1 + rib->table_fibs,
 	};
 }

@@ -1,15 +1,17 @@
-/* The RIB: every route the kernel has told us of, which of them is best for each prefix, and the FIB kept equal to
- * that. The routes' policy lives here; the FIB (fib.h) only knows prefix -> index.
+/* The RIB: every route the kernel has told us of, which of them is best for each prefix, and the FIBs kept equal to
+ * that. The routes' policy lives here; a FIB (fib.h) only knows prefix -> index.
  *
- * One thread uses it (the mirror's). It owns the numbering of paths = adjacency indexes (adjacency.h).
+ * One thread uses it (the mirror's). It owns the numbering of paths = adjacency indexes (adjacency.h), which all its
+ * FIBs share.
  *
  * A route's identity is (table, prefix, tos, metric). Under one identity there may be several alternatives in an
  * order (`ip route append`, IPv6 device routes of equal metric); which is why entries hold a short list.
  *
- * What the FIB shows for a prefix, in this order:
+ * The *merged* FIB answers what the default rules say about tables local and main. It shows for a prefix, in this
+ * order:
  *   1. routes of table local (255); those of main (254) hide behind any covering prefix of local, as the default
  *      rules say (0: local, 32766: main, 32767: default). Table default (253) is reached only by packets that
- *      match nothing here: they get ADJ_NO_ROUTE, which goes to the kernel, which does look there.
+ *      match nothing here: they get ADJ_NO_ROUTE, which means: ask the next rule;
  *   2. among the routes of one table and prefix the lowest metric, then the first alternative;
  *   3. a neighbour's host prefix, when the longest match for its address is a route without gateway over the
  *      neighbour's interface (one leg, no nexthop object: what that resolves to is not known here). It takes the
@@ -17,6 +19,12 @@
  * Anything that only the kernel can decide shows ADJ_KERNEL: a prefix with a route of tos != 0, IPv6 source routes,
  * several equal IPv6 alternatives that do not all show the same reserved index, encapsulations, paths too large to
  * hold, routes of no known kind, throw in table local.
+ *
+ * A *table FIB* (rib_show_table) shows the routes of one table and nothing else, whatever its number, by rules 2 and 3
+ * alone; throw is ADJ_NO_ROUTE in each of them. With `shortest` (`ip rule … suppress_prefixlength N`: N + 1) the routes
+ * of shorter prefixes are as if thrown: they show ADJ_NO_ROUTE rather than nothing, since what a still shorter prefix
+ * says must not show through (the kernel finds the longest match first and then suppresses it). Blackhole,
+ * unreachable and prohibit show as ever: fib_rules_lookup asks for suppression only where a lookup found a way.
  */
 #ifndef IXROUTE_FIB_RIB_H
 #define IXROUTE_FIB_RIB_H
@@ -95,16 +103,26 @@ struct rib_stats {
 	uint64_t routes4, routes6;   /* all tables */
 	uint64_t paths;
 	uint64_t neighbours;	     /* host prefixes known; shown only where rule 3 holds */
-	uint64_t best_changes;	     /* updates that reached the FIB */
-	uint64_t failed;	     /* FIB or memory refused: the prefix may be stale until the next resync */
+	uint64_t best_changes;	     /* updates that reached a FIB */
+	uint64_t failed;	     /* a FIB or memory refused: the prefix may be stale until the next resync */
 	uint64_t paths_exhausted;    /* routes shown as ADJ_KERNEL since no path id was left */
 	uint64_t bytes;
+	uint64_t fibs;		     /* the merged one included */
 };
 
-/* paths get ids ADJ_RESERVED .. adjacencies->capacity-1; a fresh path's adjacency is set to new_path_action (with
+/* fib: the merged one. paths get ids ADJ_RESERVED .. adjacencies->capacity-1; a fresh path's adjacency is set to new_path_action (with
  * port 0, no MAC) before any packet can see it. NULL: no memory. */
 struct rib *rib_create(struct fib *fib, struct adjacency_table *adjacencies, uint8_t new_path_action);
 void rib_destroy(struct rib *rib);
+
+/* At most so many FIBs, the merged one included. */
+#define RIB_FIBS_MAX 256u
+
+/* Makes `fib`, an empty one beside the merged (same epoch), the table FIB of (table, shortest) and fills it; from then
+ * on it is kept equal until rib_destroy, and must live as long. 0; -EINVAL: not empty, another epoch, shortest above
+ * 129; -EEXIST: there is one; -ENOSPC: RIB_FIBS_MAX are there. What the FIB itself refuses is tried again later, as
+ * ever. */
+int rib_show_table(struct rib *rib, uint32_t table, unsigned shortest, struct fib *fib);
 
 /* 0 or -errno (-ENOMEM; -EINVAL: not a valid prefix or type). Changing nothing is not an error. */
 int rib_add(struct rib *rib, const struct route *route, const struct path *path, enum rib_how how);
@@ -124,7 +142,7 @@ void rib_dump_abort(struct rib *rib, uint8_t family);
 int rib_neighbour_add(struct rib *rib, uint8_t family, const uint8_t *addr, uint32_t ifindex);
 int rib_neighbour_remove(struct rib *rib, uint8_t family, const uint8_t *addr, uint32_t ifindex);
 
-/* After a batch of changes: lets the FIB free what no reader can see any more (fib_collect) and tries again what it
+/* After a batch of changes: lets the FIBs free what no reader can see any more (fib_collect) and tries again what they
  * refused. Costs nothing when there is nothing; route_stream_receive and rib_dump_end do it by themselves. */
 void rib_settle(struct rib *rib);
 
@@ -133,10 +151,11 @@ void rib_settle(struct rib *rib);
 unsigned rib_take_new_paths(struct rib *rib, uint32_t *ids, unsigned n);
 /* NULL when id is reserved or unused. Valid until the next change; only leg[0 .. n_legs-1] are memory. */
 const struct path *rib_path(const struct rib *rib, uint32_t id);
-uint32_t rib_path_routes(const struct rib *rib, uint32_t id); /* how many alternatives and neighbours use it */
+/* How many alternatives use it, and one more when it leads to a neighbour known to the RIB itself. */
+uint32_t rib_path_routes(const struct rib *rib, uint32_t id);
 uint32_t rib_path_limit(const struct rib *rib);		      /* all ids are below this */
 
-/* What the FIB shows for an address and why. */
+/* What a FIB shows for an address and why. */
 struct rib_answer {
 	uint32_t index;	   /* adjacency index */
 	uint8_t found;	   /* 0: nothing matches */
@@ -145,19 +164,22 @@ struct rib_answer {
 	struct prefix prefix; /* of the FIB entry */
 	struct route route;
 };
-void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, struct rib_answer *out);
+void rib_lookup(const struct rib *rib, uint8_t family, const uint8_t *addr, struct rib_answer *out); /* the merged */
+/* 0, or -ENOENT: there is no such table FIB. */
+int rib_lookup_table(const struct rib *rib, uint32_t table, unsigned shortest, uint8_t family, const uint8_t *addr,
+		     struct rib_answer *out);
 
 /* Walks all alternatives in no particular order: up to n from *cursor (0 at first); 0 when done. */
 struct rib_entry {
 	struct route route;
 	uint32_t path_id; /* may be reserved */
-	uint8_t best;	  /* this is what the FIB shows for the prefix */
+	uint8_t best;	  /* this is what the merged FIB shows for the prefix */
 	uint8_t type;	  /* enum route_type */
 };
 unsigned rib_walk(const struct rib *rib, uint64_t *cursor, struct rib_entry *out, unsigned n);
 
 void rib_stats_read(const struct rib *rib, struct rib_stats *out);
-/* Recomputes everything slowly and compares, FIB included. 0, or -EINVAL and what is wrong in why. For tests. */
+/* Recomputes everything slowly and compares, FIBs included. 0, or -EINVAL and what is wrong in why. For tests. */
 int rib_check(const struct rib *rib, char *why, size_t why_bytes);
 
 #endif

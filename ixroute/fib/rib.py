@@ -1,6 +1,6 @@
-"""The RIB from Python: every route the kernel told of, which is best, and the FIB kept equal to that.
+"""The RIB from Python: every route the kernel told of, which is best, and the FIBs kept equal to that.
 
-The policy is C (`rib.h` says what the FIB shows); this module owns the C object and turns its structs into
+The policy is C (`rib.h` says what a FIB shows); this module owns the C object and turns its structs into
 dataclasses. It is for decisions, tests and people: the bulk of routes goes from the netlink socket
 straight into the C side (`ixroute.netlink.route_stream`).
 
@@ -19,6 +19,9 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from ixroute._dataplane import ffi, lib
+from ixroute.fib.fib import Fib
+
+MAX_FIBS: int = lib.RIB_FIBS_MAX
 
 TABLE_DEFAULT = 253
 TABLE_MAIN = 254
@@ -36,7 +39,7 @@ _PATH_BATCH = 256
 
 
 class HasC(Protocol):
-    """An object that owns a C object and shows it as `c` (Fib, Adjacencies)."""
+    """An object that owns a C object and shows it as `c` (AdjacencyTable)."""
 
     @property
     def c(self) -> Any: ...
@@ -130,7 +133,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the FIB shows for an address and why.
+    """What a FIB shows for an address and why.
 
     `prefix` is that of the FIB entry, None when nothing matches (index is then ADJ_NO_ROUTE = 0). `route`
     is the route behind it; when `neighbour` is true, the connected route that covers the neighbour.
@@ -145,7 +148,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alternative. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the FIB shows it."""
+    """One alternative. `path_id` may be reserved (below ADJ_RESERVED = 8). `best`: the merged FIB shows it."""
 
     route: Route
     path_id: int
@@ -155,9 +158,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RibStats:
-    """`routes*`: alternatives of all tables. `failed`: times the FIB or memory refused (retried by itself).
+    """`routes*`: alternatives of all tables. `failed`: times a FIB or memory refused (retried by itself).
     `paths_exhausted`: times a route was given to the kernel because no path id was left.
-    `bytes`: memory of the RIB.
+    `bytes`: memory of the RIB without its FIBs. `fibs`: how many these are, the merged one included.
     """
 
     routes4: int = 0
@@ -168,6 +171,7 @@ class RibStats:
     failed: int = 0
     paths_exhausted: int = 0
     bytes: int = 0
+    fibs: int = 0
 
 
 @dataclass(slots=True)
@@ -181,15 +185,18 @@ class _Scratch:
 
 
 class Rib:
-    """Routes in, FIB kept right. Owns the C object; borrows `fib` and `adjacencies` for as long as it lives.
+    """Routes in, FIBs kept right. Owns the C object and the FIBs of `fib()`; borrows `main` and `adjacencies` for as
+    long as it lives.
 
     `adjacencies` bounds the number of paths; a fresh path's adjacency gets `new_path_action` (a reason
     number) before any packet can see it. MemoryError when there is no memory.
     """
 
-    def __init__(self, fib: HasC, adjacencies: HasC, new_path_action: int) -> None:
-        self._borrowed = (fib, adjacencies)
-        self._c = lib.rib_create(fib.c, adjacencies.c, new_path_action)
+    def __init__(self, main: Fib, adjacencies: HasC, new_path_action: int) -> None:
+        self._main = main
+        self._borrowed = (main, adjacencies)
+        self._fibs: dict[tuple[int, int], Fib] = {}
+        self._c = lib.rib_create(main.c, adjacencies.c, new_path_action)
         if self._c == ffi.NULL:
             raise MemoryError("rib_create")
         self._scratch = _Scratch()
@@ -199,11 +206,48 @@ class Rib:
         """`struct rib *`, valid until `close`."""
         return self._c
 
+    @property
+    def main(self) -> Fib:
+        """The merged FIB: what the default rules say of tables local and main (local before main)."""
+        return self._main
+
+    def fib(self, table: int, shortest: int = 0) -> Fib:
+        """The FIB that shows exactly the routes of one table (any number, 253, 254 and 255 included).
+
+        Routes of prefixes shorter than `shortest`, 0..129, answer ADJ_NO_ROUTE, as throw routes do
+        (`suppress_prefixlength N` is shortest = N + 1). Neighbours of the table's connected routes have their
+        host prefixes.
+        Made and filled at the first asking, followed from then on; asking again gives the same object, which lives
+        until the Rib closes and has the readers of `main`. ValueError: no table number (0..2**32-1) or `shortest`;
+        OSError ENOSPC: MAX_FIBS are there; MemoryError.
+        """
+        if not 0 <= table < 1 << 32 or not 0 <= shortest <= 129:
+            raise ValueError(f"no FIB for table {table} without prefixes shorter than {shortest}")
+        known = self._fibs.get((table, shortest))
+        if known is not None:
+            return known
+        made = Fib(beside=self._main)
+        code = lib.rib_show_table(self._c, table, shortest, made.c)
+        if code < 0:
+            made.close()
+            _check(code, f"a FIB for table {table}")
+        self._fibs[(table, shortest)] = made
+        return made
+
+    def fibs(self) -> dict[tuple[int, int], Fib]:
+        """The FIBs made so far, by (table, shortest); the merged one is not among them."""
+        return dict(self._fibs)
+
     def close(self) -> None:
-        """Frees the C object. The FIB keeps what it shows. May be called twice."""
+        """Frees the C object and the FIBs of `fib()`: workers must not use them any more. `main` keeps what it
+        shows. May be called twice.
+        """
         if self._c != ffi.NULL:
             lib.rib_destroy(self._c)
             self._c = ffi.NULL
+            for made in self._fibs.values():
+                made.close()
+            self._fibs.clear()
 
     def __enter__(self) -> Rib:
         return self
@@ -247,7 +291,7 @@ class Rib:
         return _found(lib.rib_neighbour_remove(self._c, _family(addr), addr, ifindex), "rib_neighbour_remove")
 
     def settle(self) -> None:
-        """After a batch of changes: frees what no worker can see any more, retries what the FIB refused."""
+        """After a batch of changes: frees what no worker can see any more, retries what the FIBs refused."""
         lib.rib_settle(self._c)
 
     def take_new_paths(self) -> list[int]:
@@ -264,7 +308,7 @@ class Rib:
         return None if c_path == ffi.NULL else _path_of(c_path)
 
     def path_routes(self, path_id: int) -> int:
-        """How many alternatives and shown neighbours use it."""
+        """How many alternatives use it, and one more when it leads to a known neighbour itself."""
         return int(lib.rib_path_routes(self._c, path_id))
 
     @property
@@ -272,10 +316,18 @@ class Rib:
         """All path ids ever given are below this."""
         return int(lib.rib_path_limit(self._c))
 
-    def lookup(self, addr: bytes) -> Answer:
-        """What the FIB shows for an address, and the route behind it."""
+    def lookup(self, addr: bytes, table: int | None = None, shortest: int = 0) -> Answer:
+        """What a FIB shows for an address, and the route behind it: the merged FIB, or that of (table, shortest).
+
+        LookupError: nobody asked for such a FIB yet (`fib`).
+        """
         out = self._scratch.answer
-        lib.rib_lookup(self._c, _family(addr), addr, out)
+        if table is None:
+            lib.rib_lookup(self._c, _family(addr), addr, out)
+        elif (table, shortest) not in self._fibs:
+            raise LookupError(f"no FIB shows table {table} without prefixes shorter than {shortest}")
+        else:
+            lib.rib_lookup_table(self._c, table, shortest, _family(addr), addr, out)
         if not out.found:
             return Answer(int(out.index))
         prefix = _prefix_of(out.prefix)
@@ -305,7 +357,7 @@ class Rib:
         return RibStats(**{name: int(getattr(out, name)) for name in RibStats.__dataclass_fields__})
 
     def check(self) -> None:
-        """For tests: recomputes all slowly, the FIB included. AssertionError that says what is wrong."""
+        """For tests: recomputes all slowly, the FIBs included. AssertionError that says what is wrong."""
         why = ffi.new("char[]", 256)
         if lib.rib_check(self._c, why, 256) != 0:
             raise AssertionError(ffi.string(why).decode())

@@ -1,4 +1,4 @@
-/* The RIB's slow twin in C: everything that is kept is computed again, the simplest way, and compared, the FIB
+/* The RIB's slow twin in C: everything that is kept is computed again, the simplest way, and compared, the FIBs
  * included. For tests; a million routes take seconds. Shares with the code it checks only the reading of pools and
  * the search of one prefix.
  */
@@ -15,6 +15,7 @@ struct check {
 	char *why;
 	size_t why_bytes;
 	uint32_t *users, *shown; /* per path id, recounted */
+	bool behind;		 /* some table FIB refused something */
 };
 
 __attribute__((format(printf, 2, 3))) static int wrong(const struct check *check, const char *format, ...)
@@ -48,6 +49,15 @@ static bool table_is_there(const struct rib *rib, const struct node *node, uint3
 	return false;
 }
 
+/* … in a table that is neither local nor main. */
+static bool table_is_there_beside(const struct rib *rib, const struct node *node)
+{
+	for (uint32_t i = node->first; i != NONE; i = alternative_at(rib, i)->next)
+		if (alternative_at(rib, i)->table != RIB_TABLE_LOCAL && alternative_at(rib, i)->table != RIB_TABLE_MAIN)
+			return true;
+	return false;
+}
+
 /* The longest prefix, at most len, with a route in the table. NONE: nothing. */
 static uint32_t slow_match(const struct rib *rib, const struct prefix *prefix, int len, uint32_t table)
 {
@@ -63,7 +73,19 @@ static uint32_t slow_match(const struct rib *rib, const struct prefix *prefix, i
 	return NONE;
 }
 
-static uint32_t slow_table_index(const struct rib *rib, const struct node *node, uint32_t table)
+static uint32_t slow_alternative(const struct alternative *a, bool suppressed)
+{
+	switch (a->type) {
+	case ROUTE_BLACKHOLE:
+	case ROUTE_UNREACHABLE:
+	case ROUTE_PROHIBIT:
+		return a->path;
+	default:
+		return suppressed ? ADJ_NO_ROUTE : a->path;
+	}
+}
+
+static uint32_t slow_table_index(const struct rib *rib, const struct node *node, uint32_t table, bool suppressed)
 {
 	const struct alternative *best = NULL;
 	bool odd = false;
@@ -76,37 +98,54 @@ static uint32_t slow_table_index(const struct rib *rib, const struct node *node,
 		odd |= a->tos != 0 || a->source_len != 0;
 		if (best == NULL || a->metric < best->metric)
 			best = a;
-		else if (node->family == FAMILY_IP6 && a->metric == best->metric && a->path != best->path)
+		else if (node->family == FAMILY_IP6 && a->metric == best->metric &&
+			 slow_alternative(a, suppressed) != slow_alternative(best, suppressed))
 			odd = true;
 	}
-	return odd ? ADJ_KERNEL : best->path;
+	return odd ? ADJ_KERNEL : slow_alternative(best, suppressed);
 }
 
 static uint32_t slow_base(const struct rib *rib, const struct node *node)
 {
 	struct prefix prefix = node_prefix(node);
 
-	if (table_is_there(rib, node, RIB_TABLE_LOCAL))
-		return slow_table_index(rib, node, RIB_TABLE_LOCAL);
+	if (table_is_there(rib, node, RIB_TABLE_LOCAL)) {
+		uint32_t index = slow_table_index(rib, node, RIB_TABLE_LOCAL, false);
+
+		return index == ADJ_NO_ROUTE ? ADJ_KERNEL : index; /* throw */
+	}
 	if (!table_is_there(rib, node, RIB_TABLE_MAIN))
 		return NONE;
 	if (slow_match(rib, &prefix, node->len - 1, RIB_TABLE_LOCAL) != NONE)
 		return NONE;
-	return slow_table_index(rib, node, RIB_TABLE_MAIN);
+	return slow_table_index(rib, node, RIB_TABLE_MAIN, false);
 }
 
-/* The path that rule 3 asks for, written into `want`; false: none. */
-static bool slow_neighbour(const struct rib *rib, const struct neighbour *neighbour, uint8_t family, struct path *want)
+/* What the merged FIB shows for the route that covers a host. */
+static uint32_t slow_cover(const struct rib *rib, const struct prefix *host)
 {
-	struct prefix host = prefix_host(family, neighbour->addr);
-	uint32_t cover = slow_match(rib, &host, host.len, RIB_TABLE_LOCAL);
-	const struct path *link;
+	uint32_t cover = slow_match(rib, host, host->len, RIB_TABLE_LOCAL);
 
 	if (cover == NONE)
-		cover = slow_match(rib, &host, host.len, RIB_TABLE_MAIN);
+		cover = slow_match(rib, host, host->len, RIB_TABLE_MAIN);
+	return cover == NONE ? NONE : slow_base(rib, node_at(rib, cover));
+}
+
+static uint32_t slow_table_cover(const struct rib *rib, const struct table_fib *to, const struct prefix *host)
+{
+	uint32_t cover = slow_match(rib, host, host->len, to->table);
+
 	if (cover == NONE)
-		return false;
-	link = path_get(&rib->paths, slow_base(rib, node_at(rib, cover)));
+		return NONE;
+	return slow_table_index(rib, node_at(rib, cover), to->table, node_at(rib, cover)->len < to->shortest);
+}
+
+/* The path that rule 3 asks for under what `cover` shows, written into `want`; false: none. */
+static bool slow_neighbour(const struct rib *rib, const struct neighbour *neighbour, uint8_t family, uint32_t cover,
+			   struct path *want)
+{
+	const struct path *link = path_get(&rib->paths, cover);
+
 	if (link == NULL || link->nhid != 0 || link->type != ROUTE_UNICAST || link->n_legs != 1)
 		return false;
 	if (link->leg[0].gateway_family != 0 || link->leg[0].ifindex != neighbour->ifindex)
@@ -138,7 +177,7 @@ static int check_order(const struct check *check, const struct node *node)
 				return wrong(check, "an alternative uses path %u, which is not there", a->path);
 			check->users[a->path]++;
 		}
-		if (!family_of_const(rib, node->family)->dumping && (a->flags & (ALT_TOLD | ALT_PASSED)))
+		if (!family_of_const(rib, node->family)->dumping && (a->flags & (ALT_TOLD | ALT_PASSED | ALT_CHANGED)))
 			return wrong(check, "marks of a dump that is over");
 		if (a->next == NONE)
 			continue;
@@ -189,6 +228,7 @@ static int check_neighbours(const struct check *check, const struct node *node, 
 {
 	const struct rib *rib = check->rib;
 	const struct neighbours *all = &family_of_const(rib, node->family)->neighbours;
+	struct prefix host = node_prefix(node);
 	bool known = false;
 
 	for (uint32_t i = 0; i < all->n && node->len == host_len(node->family); i++) {
@@ -201,7 +241,7 @@ static int check_neighbours(const struct check *check, const struct node *node, 
 		known = true;
 		if (node_at(rib, neighbour->node) != node)
 			return wrong(check, "a neighbour belongs to another prefix");
-		if (slow_neighbour(rib, neighbour, node->family, &path))
+		if (slow_neighbour(rib, neighbour, node->family, slow_cover(rib, &host), &path))
 			want = path_find(&rib->paths, &path);
 		if (neighbour->path != want && rib->paths_exhausted == 0 && !may_lag(check, node) &&
 		    !family_of_const(rib, node->family)->dumping) /* its cover may be the one that lags */
@@ -228,12 +268,104 @@ static int check_node(const struct check *check, uint32_t id)
 	if (table_is_there(check->rib, node, RIB_TABLE_LOCAL) != ((node->flags & NODE_LOCAL) != 0) ||
 	    table_is_there(check->rib, node, RIB_TABLE_MAIN) != ((node->flags & NODE_MAIN) != 0))
 		return wrong(check, "%s: wrong flags", prefix_text(&prefix));
-	if (node->first == NONE && node->shown == NONE && !(node->flags & NODE_NEIGHBOUR))
+	if (table_is_there_beside(check->rib, node) != ((node->flags & NODE_OTHER) != 0))
+		return wrong(check, "%s: NODE_OTHER is wrong", prefix_text(&prefix));
+	if (node->first == NONE && node->shown == NONE && !(node->flags & (NODE_NEIGHBOUR | NODE_BEHIND)))
 		return wrong(check, "%s is empty and still there", prefix_text(&prefix));
 	result = check_order(check, node);
 	if (result == 0)
 		result = check_neighbours(check, node, &target);
 	return result < 0 ? result : check_shown(check, node, target);
+}
+
+/* ---- the table FIBs ---- */
+
+/* What a table FIB should show for a host that is a neighbour's: the path of rule 3, else `base`. */
+static uint32_t slow_host(const struct check *check, const struct table_fib *to, const struct node *node, uint32_t base)
+{
+	const struct rib *rib = check->rib;
+	const struct neighbours *all = &family_of_const(rib, node->family)->neighbours;
+	struct prefix host = node_prefix(node);
+	uint32_t cover = slow_table_cover(rib, to, &host);
+
+	for (uint32_t i = 0; i < all->n && node->len == host_len(node->family); i++) {
+		const struct neighbour *neighbour = neighbour_at(rib, all->sorted[i]);
+		struct path path;
+
+		if (memcmp(neighbour->addr, node->addr, 16) == 0 &&
+		    slow_neighbour(rib, neighbour, node->family, cover, &path))
+			return path_find(&rib->paths, &path);
+	}
+	return base;
+}
+
+/* May a table FIB hold something else than the rules say? It refused that or, for a neighbour, what covers it; or a
+ * dump that runs shows it at its end. */
+static bool table_may_lag(const struct check *check, const struct table_fib *to, const struct node *node)
+{
+	bool host = (node->flags & NODE_NEIGHBOUR) != 0;
+
+	if ((node->flags & NODE_BEHIND) || (host && (check->behind || check->rib->paths_exhausted != 0)))
+		return true;
+	if (host && family_of_const(check->rib, node->family)->dumping)
+		return true;
+	for (uint32_t i = node->first; i != NONE; i = alternative_at(check->rib, i)->next)
+		if (alternative_at(check->rib, i)->table == to->table &&
+		    (alternative_at(check->rib, i)->flags & ALT_CHANGED))
+			return true;
+	return false;
+}
+
+static int check_table_node(const struct check *check, const struct table_fib *to, const struct node *node,
+			    uint64_t held[2])
+{
+	struct prefix prefix = node_prefix(node);
+	uint32_t shown = NONE, target = NONE;
+
+	if (table_is_there(check->rib, node, to->table))
+		target = slow_table_index(check->rib, node, to->table, node->len < to->shortest);
+	target = slow_host(check, to, node, target);
+	if (fib_get(to->fib, &prefix, &shown)) {
+		held[node->family == FAMILY_IP6]++;
+		if (shown >= ADJ_RESERVED && path_get(&check->rib->paths, shown) == NULL)
+			return wrong(check, "table %u: %s shows a path that is not there", to->table,
+				     prefix_text(&prefix));
+		if (shown >= ADJ_RESERVED)
+			check->shown[shown]++;
+	}
+	if (shown != target && !table_may_lag(check, to, node))
+		return wrong(check, "table %u, shortest %u: %s shows %u instead of %u", to->table, to->shortest,
+			     prefix_text(&prefix), shown, target);
+	return 0;
+}
+
+static int check_table_fib(const struct check *check, const struct table_fib *to)
+{
+	uint64_t held[2] = {0, 0};
+	struct fib_stats stats;
+
+	for (uint32_t i = 0; i < check->rib->nodes.used; i++) {
+		const struct node *node = node_at(check->rib, i);
+		int result = node->family == 0 ? 0 : check_table_node(check, to, node, held);
+
+		if (result < 0)
+			return result;
+	}
+	fib_stats_read(to->fib, &stats);
+	if (stats.prefixes4 != held[0] || stats.prefixes6 != held[1])
+		return wrong(check, "table %u: the FIB has prefixes that the RIB does not know", to->table);
+	return 0;
+}
+
+static int check_table_fibs(struct check *check)
+{
+	int result = 0;
+
+	for (uint32_t i = 0; i < check->rib->nodes.used; i++)
+		check->behind |= node_at(check->rib, i)->family != 0 && (node_at(check->rib, i)->flags & NODE_BEHIND);
+	for (unsigned i = 0; i < check->rib->table_fibs && result == 0; i++)
+		result = check_table_fib(check, &check->rib->table_fib[i]);
+	return result;
 }
 
 /* ---- the counts ---- */
@@ -324,7 +456,7 @@ static int check_fib_size(const struct check *check)
 	return 0;
 }
 
-static int check_all(const struct check *check)
+static int check_all(struct check *check)
 {
 	int result = 0;
 
@@ -335,6 +467,8 @@ static int check_all(const struct check *check)
 		result = check_family(check, FAMILY_IP4);
 	if (result == 0)
 		result = check_family(check, FAMILY_IP6);
+	if (result == 0)
+		result = check_table_fibs(check);
 	if (result == 0)
 		result = check_paths(check);
 	return result < 0 ? result : check_fib_size(check);

@@ -53,7 +53,7 @@ static bool tell_known(struct rib *rib, struct node *node, const struct route *r
 
 	if (a->flags & ALT_PASSED)
 		family_of(rib, node->family)->differences++;
-	a->flags = (a->flags & ALT_GATEWAY) | ALT_TOLD;
+	a->flags = (a->flags & (ALT_GATEWAY | ALT_CHANGED)) | ALT_TOLD;
 	if (!moved)
 		return false;
 	for (passed = to; passed != link; passed = &alternative_at(rib, *passed)->next)
@@ -72,7 +72,7 @@ static bool all_told(const struct rib *rib, const struct node *node)
 	return true;
 }
 
-static void told(struct rib *rib, uint32_t id, bool changed)
+static void told(struct rib *rib, uint32_t id, uint32_t table, bool changed)
 {
 	struct node *node = node_at(rib, id);
 	struct family_state *state = family_of(rib, node->family);
@@ -80,11 +80,12 @@ static void told(struct rib *rib, uint32_t id, bool changed)
 
 	if (changed)
 		node_tables_update(rib, node);
-	else if (!(node->flags & NODE_DIRTY))
+	tables_told(rib, id, table, changed);
+	if (!changed && !(node->flags & NODE_DIRTY))
 		return;
 	if (all_told(rib, node)) {
 		node->flags &= (uint8_t)~NODE_DIRTY;
-		node_changed(rib, id, before);
+		node_changed_merged(rib, id, before);
 		return;
 	}
 	node->flags |= NODE_DIRTY;
@@ -104,7 +105,7 @@ int rib_dumped(struct rib *rib, const struct route *route, const struct path *pa
 		return -EINVAL;
 	if (!family_of(rib, route->prefix.family)->dumping)
 		return rib_add(rib, route, path, RIB_APPEND);
-	if (rib_path_use(rib, route, path_canonical(path, &scratch), true, &use) < 0)
+	if (rib_path_use(rib, path_canonical(path, &scratch), true, &use) < 0)
 		goto no_memory;
 	if (pool_reserve(&rib->alternatives) < 0 || (id = node_get(rib, &route->prefix)) == NONE) {
 		path_unuse(&rib->paths, use.index);
@@ -124,30 +125,38 @@ int rib_dumped(struct rib *rib, const struct route *route, const struct path *pa
 		family_of(rib, node->family)->differences++;
 		changed = true;
 	}
-	told(rib, id, changed);
+	told(rib, id, route->table, changed);
 	return 0;
 no_memory:
 	rib->failed++;
 	return -ENOMEM;
 }
 
-/* Removes what was not told, if `remove`, and forgets the marks. True when something was removed. */
-static bool node_sweep(struct rib *rib, struct node *node, bool remove)
+/* Removes what was not told, if `remove`, and forgets the marks. True when something was removed. Table FIBs are
+ * shown each section as soon as it is right; nothing in them depends on the other prefixes' lists. */
+static bool node_sweep(struct rib *rib, uint32_t id, bool remove)
 {
+	struct node *node = node_at(rib, id);
 	struct family_state *state = family_of(rib, node->family);
-	bool removed = false;
+	bool removed = false, changed = false; /* anything; the section */
 
 	for (uint32_t *link = &node->first; *link != NONE;) {
 		struct alternative *a = alternative_at(rib, *link);
+		uint32_t table = a->table;
 
+		changed |= (a->flags & ALT_CHANGED) != 0;
 		if (remove && !(a->flags & ALT_TOLD)) {
 			alternative_remove(rib, node, link);
 			state->differences++;
-			removed = true;
-			continue;
+			removed = changed = true;
+		} else {
+			a->flags &= ALT_GATEWAY;
+			link = &a->next;
 		}
-		a->flags &= ALT_GATEWAY;
-		link = &a->next;
+		if (changed && (*link == NONE || alternative_at(rib, *link)->table != table)) {
+			changed = false;
+			tables_changed(rib, id, table);
+		}
 	}
 	return removed;
 }
@@ -160,7 +169,7 @@ static void sweep(struct rib *rib, uint8_t family, bool remove)
 		struct node *node = node_at(rib, i);
 		unsigned before = node->flags;
 
-		if (node->family != family || !node_sweep(rib, node, remove))
+		if (node->family != family || !node_sweep(rib, i, remove))
 			continue;
 		node_tables_update(rib, node);
 		node->flags |= NODE_DIRTY;
@@ -180,10 +189,15 @@ static void show_changed(struct rib *rib, uint8_t family)
 		struct node *node = node_at(rib, i);
 		struct prefix prefix = node_prefix(node);
 		bool dirty = (node->flags & NODE_DIRTY) != 0;
+		bool refused = (node->flags & (NODE_STALE | NODE_BEHIND)) != 0;
 
-		if (node->family != family || !(dirty || all || (stale && (node->flags & NODE_STALE))))
+		if (node->family != family || !(dirty || all || (stale && refused)))
 			continue;
 		node->flags &= (uint8_t)~NODE_DIRTY;
+		if (stale && refused) {
+			node->flags &= (uint8_t)~NODE_STALE; /* the list may not have it: as if it were new there */
+			tables_mend(rib, i);
+		}
 		node_refresh(rib, i);
 		if (dirty && !all)
 			neighbours_refresh(rib, &prefix, false);

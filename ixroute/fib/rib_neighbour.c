@@ -33,20 +33,16 @@ uint32_t neighbours_from(const struct rib *rib, const struct prefix *prefix, uin
 	return low;
 }
 
-/* Rule 3: would this neighbour be shown under `cover`, and with which path? */
-bool neighbour_is_shown(const struct rib *rib, const struct neighbour *neighbour, uint32_t cover, struct path *path)
+/* Rule 3: would this neighbour be shown under what `cover_index` shows, and with which path? */
+bool neighbour_is_shown(const struct rib *rib, const struct neighbour *neighbour, uint8_t family, uint32_t cover_index,
+			struct path *path)
 {
-	const struct node *node;
-	const struct path *link;
+	const struct path *link = path_get(&rib->paths, cover_index);
 
-	if (cover == NONE)
-		return false;
-	node = node_at(rib, cover);
-	link = path_get(&rib->paths, node_base(rib, node));
 	if (link == NULL || link->type != ROUTE_UNICAST || link->nhid != 0 || link->n_legs != 1 ||
 	    link->leg[0].gateway_family != 0 || link->leg[0].ifindex != neighbour->ifindex)
 		return false;
-	path->family = node->family;
+	path->family = family;
 	path->type = ROUTE_UNICAST;
 	path->flags = 0;
 	path->n_legs = 1;
@@ -54,7 +50,7 @@ bool neighbour_is_shown(const struct rib *rib, const struct neighbour *neighbour
 	path->mtu = link->mtu; /* `ip route … dev X mtu 1400` holds for the hosts there */
 	path->leg[0] = (struct next_hop){
 		.ifindex = neighbour->ifindex,
-		.gateway_family = node->family,
+		.gateway_family = family,
 		.weight = 1,
 	};
 	memcpy(path->leg[0].gateway, neighbour->addr, sizeof(neighbour->addr));
@@ -67,6 +63,23 @@ static bool neighbour_is_at(const struct rib *rib, const struct prefix *host, ui
 
 	return place < neighbours->n &&
 	       neighbour_compare(neighbour_at(rib, neighbours->sorted[place]), host->addr, ifindex) == 0;
+}
+
+bool neighbour_is_uncounted(const struct rib *rib, uint32_t path_id)
+{
+	const struct path *path = path_get(&rib->paths, path_id);
+	const struct next_hop *leg = &path->leg[0];
+	struct prefix host;
+	uint32_t place;
+
+	if (path->type != ROUTE_UNICAST || path->nhid != 0 || path->flags != 0 || path->n_legs != 1 ||
+	    leg->flags != 0 || leg->gateway_family != path->family)
+		return false;
+	host = prefix_host(path->family, leg->gateway);
+	place = neighbours_from(rib, &host, leg->ifindex);
+	if (!neighbour_is_at(rib, &host, leg->ifindex, place))
+		return false;
+	return neighbour_at(rib, family_of_const(rib, host.family)->neighbours.sorted[place])->path != path_id;
 }
 
 static int neighbours_reserve(struct neighbours *neighbours)
@@ -110,6 +123,7 @@ int rib_neighbour_add(struct rib *rib, uint8_t family, const uint8_t *addr, uint
 	neighbours->sorted[place] = id;
 	neighbours->n++;
 	node_at(rib, node)->flags |= NODE_NEIGHBOUR;
+	tables_host_changed(rib, node);
 	node_refresh(rib, node);
 	rib_retry(rib, 2);
 	return 0;
@@ -136,6 +150,7 @@ int rib_neighbour_remove(struct rib *rib, uint8_t family, const uint8_t *addr, u
 		(neighbours->n - place) * sizeof(*neighbours->sorted));
 	if (!neighbour_is_under(rib, neighbours_from(rib, &host, 0), &host))
 		node_at(rib, neighbour->node)->flags &= (uint8_t)~NODE_NEIGHBOUR;
+	tables_host_changed(rib, neighbour->node);
 	node_refresh(rib, neighbour->node);
 	path_unuse(&rib->paths, neighbour->path); /* after the FIB let go of it */
 	pool_give(&rib->neighbour_pool, id);

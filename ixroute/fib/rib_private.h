@@ -1,5 +1,6 @@
 /* The inside of the RIB, shared by rib.c (the routes' policy), rib_table.c (where they are kept), rib_show.c (what the
- * FIB shows), rib_dump.c (mark and sweep) and rib_check.c (the slow twin of them all). Nobody else includes it.
+ * merged FIB shows), rib_fibs.c (the FIBs of one table each), rib_dump.c (mark and sweep), rib_neighbour.c and
+ * rib_check.c (the slow twin of them all). Nobody else includes it.
  *
  * A node stands for one prefix, whatever the table: its alternatives of all tables hang on one list, sorted so that
  * what matters comes first:
@@ -22,12 +23,14 @@
 #define NODE_LOCAL 1u	  /* has alternatives of table local */
 #define NODE_MAIN 2u	  /* … of main */
 #define NODE_NEIGHBOUR 4u /* a neighbour has this address */
-#define NODE_STALE 8u	  /* the FIB refused the last change: shown is not what should be */
+#define NODE_STALE 8u	  /* the merged FIB refused the last change: shown is not what should be */
 #define NODE_DIRTY 16u	  /* changed by a dump that has not come to all of its alternatives yet */
+#define NODE_BEHIND 32u	  /* a table FIB refused a change */
+#define NODE_OTHER 64u	  /* has alternatives of tables that are neither local nor main */
 
 struct node {
 	uint8_t addr[16];
-	uint32_t shown; /* index in the FIB, NONE: not there */
+	uint32_t shown; /* index in the merged FIB, NONE: not there */
 	uint32_t first; /* alternative */
 	uint8_t family; /* 0: free, `first` links the free ones */
 	uint8_t len;
@@ -38,6 +41,7 @@ struct node {
 #define ALT_GATEWAY 1u /* IPv6 siblings can be of this kind: unicast, gateways, no nexthop object */
 #define ALT_TOLD 2u    /* by the dump that runs */
 #define ALT_PASSED 4u  /* not told when one behind it was */
+#define ALT_CHANGED 8u /* the table FIBs do not show yet what the dump changed here (NODE_DIRTY of a section) */
 
 struct alternative {
 	uint32_t next;
@@ -103,8 +107,23 @@ struct stale_list {
 	bool lost; /* no memory for an entry: the flag is all there is */
 };
 
-struct rib {
+/* A FIB of one table. It holds no state but itself: what it shows for a prefix is asked of it. */
+struct table_fib {
 	struct fib *fib;
+	uint32_t table;
+	uint8_t shortest;
+	uint8_t since_collect;
+	uint16_t next; /* in its bucket, by table; NO_FIB: the last */
+};
+
+#define NO_FIB UINT16_MAX
+#define TABLE_BUCKETS 256u
+
+struct rib {
+	struct fib *fib; /* the merged one */
+	struct table_fib *table_fib; /* room for RIB_FIBS_MAX - 1, NULL until there is one */
+	unsigned table_fibs;
+	uint16_t bucket[TABLE_BUCKETS];
 	struct path_table paths;
 	struct pool nodes, alternatives, neighbour_pool;
 	struct slot *slot;
@@ -177,7 +196,7 @@ int alternative_compare(const struct alternative *alternative, const struct rout
 uint32_t *group_begin(struct rib *rib, struct node *node, const struct route *route);
 bool in_group(const struct rib *rib, uint32_t alternative, const struct route *route);
 uint32_t *group_end(struct rib *rib, uint32_t *link, const struct route *route);
-/* Recomputes NODE_LOCAL and NODE_MAIN after the list changed, with what counts them. */
+/* Recomputes NODE_LOCAL, NODE_MAIN and NODE_OTHER after the list changed, with what counts them. */
 void node_tables_update(struct rib *rib, struct node *node);
 
 /* ---- rib.c ---- */
@@ -189,7 +208,7 @@ struct path_use {
 	uint32_t content;
 	const struct path *path; /* canonical */
 };
-int rib_path_use(struct rib *rib, const struct route *route, const struct path *path, bool hold, struct path_use *use);
+int rib_path_use(struct rib *rib, const struct path *path, bool hold, struct path_use *use);
 int rib_route_check(const struct route *route, const struct path *path);
 bool path_has_gateways(const struct path *path);
 bool alternative_is(const struct alternative *alternative, uint8_t family, const struct route *route,
@@ -199,25 +218,47 @@ uint32_t alternative_insert(struct rib *rib, struct node *node, uint32_t *link, 
 			    const struct path_use *use);
 void alternative_remove(struct rib *rib, struct node *node, uint32_t *link);
 
+void rib_route_of(const struct rib *rib, const struct node *node, uint32_t alternative, struct route *out);
+
 /* ---- rib_show.c ---- */
 
 uint32_t section_begin(const struct rib *rib, const struct node *node, uint32_t table);
-uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternative);
+/* What the alternatives of one table and prefix come to, `alternative` being the first (rule 2; suppressed: the prefix
+ * is shorter than the FIB's shortest). */
+uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternative, bool suppressed);
 bool node_is_hidden(const struct rib *rib, const struct node *node);
 /* The alternative that decides what the FIB shows for the prefix (rules 1 and 2), NONE: nothing is shown. */
 uint32_t node_decider(const struct rib *rib, const struct node *node);
 uint32_t node_base(const struct rib *rib, const struct node *node);
 /* The longest match for a host by rules 1 and 2. NONE: nothing. */
 uint32_t rib_cover(const struct rib *rib, const struct prefix *host);
-bool neighbour_is_shown(const struct rib *rib, const struct neighbour *neighbour, uint32_t cover, struct path *path);
+/* Rule 3 with what `cover` shows, NONE: nothing. */
+bool neighbour_is_shown(const struct rib *rib, const struct neighbour *neighbour, uint8_t family, uint32_t cover_index,
+			struct path *path);
+/* The path leads to a known neighbour itself, which does not count as its user. */
+bool neighbour_is_uncounted(const struct rib *rib, uint32_t path_id);
 uint32_t neighbours_from(const struct rib *rib, const struct prefix *prefix, uint32_t ifindex);
 bool neighbour_is_under(const struct rib *rib, uint32_t position, const struct prefix *prefix);
 
 /* Brings the FIB up to date for one prefix; may free the node. */
 void node_refresh(struct rib *rib, uint32_t id);
-/* … for a prefix whose alternatives changed, and all that depends on it. */
-void node_changed(struct rib *rib, uint32_t id, unsigned flags_before);
+/* … for a prefix whose alternatives of `table` changed, and all that depends on it, table FIBs included. */
+void node_changed(struct rib *rib, uint32_t id, uint32_t table, unsigned flags_before);
+/* … for the merged FIB alone. */
+void node_changed_merged(struct rib *rib, uint32_t id, unsigned flags_before);
+void stale_add(struct rib *rib, uint32_t id, unsigned flag); /* NODE_STALE or NODE_BEHIND */
 void neighbours_refresh(struct rib *rib, const struct prefix *prefix, bool all);
 void rib_retry(struct rib *rib, uint32_t at_most);
+
+/* ---- rib_fibs.c ---- */
+
+/* Bring up to date for one prefix: the FIBs of one table, its alternatives having changed; all of them, for a host
+ * whose neighbours changed; all of them after a refusal. None frees the node. */
+void tables_changed(struct rib *rib, uint32_t id, uint32_t table);
+void tables_host_changed(struct rib *rib, uint32_t id);
+void tables_mend(struct rib *rib, uint32_t id);
+/* A dump told an alternative of the table: shows the change at once, or leaves a mark for node_sweep. */
+void tables_told(struct rib *rib, uint32_t id, uint32_t table, bool changed);
+void tables_collect(struct rib *rib);
 
 #endif

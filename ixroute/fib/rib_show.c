@@ -1,5 +1,5 @@
-/* What the FIB shows: rules 1 to 3 of rib.h, and keeping the FIB equal to them. Called by rib.c, rib_dump.c and
- * rib_neighbour.c after the routes changed.
+/* What the merged FIB shows: rules 1 to 3 of rib.h, and keeping it equal to them. Called by rib.c, rib_dump.c and
+ * rib_neighbour.c after the routes changed. The table FIBs have rule 2 from here, and their own file, rib_fibs.c.
  *
  * Invariant: unless NODE_STALE or NODE_DIRTY is set, node->shown is what the rules say, and the FIB holds exactly
  * that. Rules are always computed from the routes, never from what is shown elsewhere, so the order in which
@@ -22,11 +22,18 @@ uint32_t section_begin(const struct rib *rib, const struct node *node, uint32_t 
 	return i != NONE && alternative_at(rib, i)->table == table ? i : NONE;
 }
 
-/* What the alternatives of one table and prefix come to, `alternative` being the first (rule 2). */
-uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternative)
+/* fib_rules_lookup suppresses what a lookup found, not its refusals (fib_props[].error, dst.error). */
+static uint32_t alternative_index(const struct alternative *a, bool suppressed)
+{
+	if (suppressed && a->type != ROUTE_BLACKHOLE && a->type != ROUTE_UNREACHABLE && a->type != ROUTE_PROHIBIT)
+		return ADJ_NO_ROUTE;
+	return a->path;
+}
+
+uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternative, bool suppressed)
 {
 	const struct alternative *first = alternative_at(rib, alternative);
-	uint32_t index = first->path;
+	uint32_t shown = alternative_index(first, suppressed), index = shown;
 
 	for (uint32_t i = alternative; i != NONE; i = alternative_at(rib, i)->next) {
 		const struct alternative *a = alternative_at(rib, i);
@@ -36,7 +43,8 @@ uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternati
 		if (a->tos != 0 || a->source_len != 0)
 			return ADJ_KERNEL;
 		/* fib6_select_path: among equal ones that are no siblings the kernel chooses by reachability. */
-		if (family == FAMILY_IP6 && a->metric == first->metric && a->path != first->path)
+		if (family == FAMILY_IP6 && a->metric == first->metric &&
+		    alternative_index(a, suppressed) != shown)
 			index = ADJ_KERNEL;
 	}
 	return index;
@@ -78,9 +86,13 @@ uint32_t node_decider(const struct rib *rib, const struct node *node)
 
 uint32_t node_base(const struct rib *rib, const struct node *node)
 {
-	uint32_t decider = node_decider(rib, node);
+	uint32_t decider = node_decider(rib, node), index;
 
-	return decider == NONE ? NONE : section_index(rib, node->family, decider);
+	if (decider == NONE)
+		return NONE;
+	index = section_index(rib, node->family, decider, false);
+	/* Out of local a throw falls into main: ask who knows both. Out of main, into the next rule. */
+	return index == ADJ_NO_ROUTE && (node->flags & NODE_LOCAL) ? ADJ_KERNEL : index;
 }
 
 uint32_t rib_cover(const struct rib *rib, const struct prefix *host)
@@ -94,13 +106,15 @@ uint32_t rib_cover(const struct rib *rib, const struct prefix *host)
 /* ---- the FIB kept equal ---- */
 
 /* The list is for the next try soon; should it find no memory, a dump's end still finds the flag. */
-static void stale_add(struct rib *rib, struct node *node, uint32_t id)
+void stale_add(struct rib *rib, uint32_t id, unsigned flag)
 {
 	struct stale_list *stale = &rib->stale;
+	struct node *node = node_at(rib, id);
+	bool listed = (node->flags & (NODE_STALE | NODE_BEHIND)) != 0;
 
-	if (node->flags & NODE_STALE)
+	node->flags |= (uint8_t)flag;
+	if (listed)
 		return;
-	node->flags |= NODE_STALE;
 	if (stale->n == stale->room) {
 		uint32_t room = stale->room ? 2 * stale->room : 64;
 		uint32_t *more = realloc(stale->node, room * sizeof(*more));
@@ -129,7 +143,7 @@ static void node_put(struct rib *rib, uint32_t id, uint32_t target)
 	result = target == NONE ? fib_remove(rib->fib, &prefix) : fib_insert(rib->fib, &prefix, target);
 	if (result < 0 && !(target == NONE && result == -ENOENT)) {
 		rib->failed++;
-		stale_add(rib, node, id);
+		stale_add(rib, id, NODE_STALE);
 		return;
 	}
 	node->flags &= (uint8_t)~NODE_STALE;
@@ -149,6 +163,7 @@ static void host_refresh(struct rib *rib, uint32_t id, uint32_t target)
 	struct prefix host = node_prefix(node_at(rib, id));
 	const uint32_t *sorted = family_of(rib, host.family)->neighbours.sorted;
 	uint32_t cover = rib_cover(rib, &host);
+	uint32_t cover_index = cover == NONE ? NONE : node_base(rib, node_at(rib, cover));
 	uint32_t begin = neighbours_from(rib, &host, 0), winner = NONE;
 
 	for (uint32_t i = begin; neighbour_is_under(rib, i, &host); i++) {
@@ -157,7 +172,7 @@ static void host_refresh(struct rib *rib, uint32_t id, uint32_t target)
 		int64_t path_id;
 
 		neighbour->cover_len = cover == NONE ? -1 : (int32_t)node_at(rib, cover)->len;
-		if (winner != NONE || !neighbour_is_shown(rib, neighbour, cover, &path))
+		if (winner != NONE || !neighbour_is_shown(rib, neighbour, host.family, cover_index, &path))
 			continue;
 		path_id = path_intern(&rib->paths, &path);
 		if (path_id < 0) { /* its packets take the connected route: slower, not wrong */
@@ -212,7 +227,7 @@ static void nodes_under_refresh(struct rib *rib, const struct prefix *prefix)
 			node_refresh(rib, i);
 }
 
-void node_changed(struct rib *rib, uint32_t id, unsigned flags_before)
+void node_changed_merged(struct rib *rib, uint32_t id, unsigned flags_before)
 {
 	const struct node *node = node_at(rib, id);
 	struct prefix prefix = node_prefix(node);
@@ -223,6 +238,12 @@ void node_changed(struct rib *rib, uint32_t id, unsigned flags_before)
 	if (local_moved)
 		nodes_under_refresh(rib, &prefix);
 	neighbours_refresh(rib, &prefix, local_moved);
+}
+
+void node_changed(struct rib *rib, uint32_t id, uint32_t table, unsigned flags_before)
+{
+	tables_changed(rib, id, table); /* first: the other may free the node */
+	node_changed_merged(rib, id, flags_before);
 }
 
 /* In turn, so that one prefix that never fits does not keep the others waiting. */
@@ -236,9 +257,10 @@ void rib_retry(struct rib *rib, uint32_t at_most)
 		struct node *node = node_at(rib, id);
 
 		stale->node[place] = stale->node[--stale->n];
-		if (node->family == 0 || !(node->flags & NODE_STALE))
+		if (node->family == 0 || !(node->flags & (NODE_STALE | NODE_BEHIND)))
 			continue; /* mended or gone since */
 		node->flags &= (uint8_t)~NODE_STALE;
+		tables_mend(rib, id);
 		node_refresh(rib, id);
 	}
 }

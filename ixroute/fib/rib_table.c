@@ -294,7 +294,7 @@ void node_free_if_empty(struct rib *rib, uint32_t id)
 	struct node *node = node_at(rib, id);
 	struct prefix prefix = node_prefix(node);
 
-	if (node->first != NONE || node->shown != NONE || (node->flags & NODE_NEIGHBOUR))
+	if (node->first != NONE || node->shown != NONE || (node->flags & (NODE_NEIGHBOUR | NODE_BEHIND)))
 		return;
 	slot_remove(rib, slot_find(rib, &prefix, node_hash(rib, node)));
 	family_of(rib, node->family)->nodes--;
@@ -363,6 +363,9 @@ void node_tables_update(struct rib *rib, struct node *node)
 		i = alternative_at(rib, i)->next;
 	node_flag_count(node, NODE_LOCAL, local, &state->local);
 	node_flag_count(node, NODE_MAIN, i != NONE && alternative_at(rib, i)->table == RIB_TABLE_MAIN, &state->main);
+	while (i != NONE && alternative_at(rib, i)->table == RIB_TABLE_MAIN)
+		i = alternative_at(rib, i)->next;
+	node->flags = (uint8_t)((node->flags & ~NODE_OTHER) | (i != NONE ? NODE_OTHER : 0));
 }
 
 /* ---- the whole ---- */

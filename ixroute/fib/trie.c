@@ -99,7 +99,7 @@ static uint32_t *root_record(const struct trie *trie, uint64_t slot)
 	return (uint32_t *)trie->root_records.base + slot;
 }
 
-/* The halves of a root slot. A value in the root of IPv4 is a plain index, since nothing is above it. */
+/* The halves of a root slot. */
 static _Atomic uint32_t *root_half(const struct trie *trie, uint64_t slot, unsigned half)
 {
 	return (_Atomic uint32_t *)&trie->root[slot] + half;
@@ -128,7 +128,6 @@ static void spread_top(struct trie *trie, uint64_t first, uint64_t n, uint32_t v
 
 static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t value, uint8_t owner, uint8_t new_owner)
 {
-	uint32_t shown = trie->top_lens == 0 ? plain(value) : value;
 	uint8_t *owners = trie->root_owner.base;
 	uint64_t end = first + n, page_end;
 
@@ -141,7 +140,7 @@ static void spread_root(struct trie *trie, uint64_t first, uint64_t n, uint32_t 
 			if (owners[s] > owner)
 				continue;
 			owners[s] = new_owner;
-			atomic_store_explicit(root_half(trie, s, 0), shown, memory_order_relaxed);
+			atomic_store_explicit(root_half(trie, s, 0), value, memory_order_relaxed);
 		}
 	}
 }
@@ -503,14 +502,30 @@ int trie_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag)
 	return code;
 }
 
-uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len)
+/* Reading a page that was never written would map it: a table that holds little must not grow by being asked. */
+static uint32_t short_read(const struct trie *trie, unsigned len, struct key key)
 {
-	uint32_t ref = *root_record(trie, first_bits(key, trie->root_bits)), value = 0;
-	unsigned depth = trie->root_bits;
+	uint64_t place = 1ull << len | first_bits(key, len);
 
-	while (ref != 0) {
+	return lazy_array_written(&trie->short_values, place * 4 / ARENA_PAGE) ? *short_value(trie, place) : 0;
+}
+
+static uint32_t first_record(const struct trie *trie, struct key key)
+{
+	uint64_t slot = first_bits(key, trie->root_bits);
+
+	return lazy_array_written(&trie->root_records, slot * 4 / ARENA_PAGE) ? *root_record(trie, slot) : 0;
+}
+
+uint32_t trie_match(const struct trie *trie, struct key key, unsigned at_most, unsigned *len)
+{
+	unsigned depth = trie->root_bits, bits = at_most < depth ? at_most : depth;
+	uint32_t ref = first_record(trie, key), value = 0;
+
+	while (ref != 0 && depth < at_most) {
 		const struct record *record = record_at(trie, ref);
-		unsigned slot = key_slot(key, depth), cover = record_cover(record, slot);
+		unsigned slot = key_slot(key, depth), most = at_most - depth < NODE_BITS ? at_most - depth : NODE_BITS;
+		unsigned cover = record_cover(record, slot, most);
 
 		if (cover != 0) {
 			value = *record_value(&trie->record_arena, record, cover);
@@ -519,14 +534,35 @@ uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len)
 		ref = record_has_kid(record, slot) ? record_kid(&trie->record_arena, record, slot) : 0;
 		depth = depth_below(depth);
 	}
-	for (unsigned bits = trie->root_bits + 1; value == 0 && bits-- > 0;) {
-		value = *short_value(trie, 1ull << bits | first_bits(key, bits));
+	for (bits++; value == 0 && bits-- > 0;) {
+		value = short_read(trie, bits, key);
 		*len = bits;
 	}
 	return value;
 }
 
-static int arrays_create(struct trie *trie)
+uint32_t trie_get(const struct trie *trie, struct key key, unsigned len)
+{
+	unsigned depth = trie->root_bits, place;
+	const struct record *record;
+	uint32_t ref;
+
+	if (len <= depth)
+		return short_read(trie, len, key);
+	for (ref = first_record(trie, key); ref != 0 && len > depth_below(depth); depth = depth_below(depth)) {
+		unsigned slot = key_slot(key, depth);
+
+		record = record_at(trie, ref);
+		ref = record_has_kid(record, slot) ? record_kid(&trie->record_arena, record, slot) : 0;
+	}
+	if (ref == 0)
+		return 0;
+	record = record_at(trie, ref);
+	place = record_place(key_slot(key, depth), len - depth);
+	return record_has(record, place) ? *record_value(&trie->record_arena, record, place) : 0;
+}
+
+static int arrays_create(struct trie *trie, int small)
 {
 	uint64_t top = 1ull << trie->top_bits, root = 1ull << trie->root_bits;
 	struct {
@@ -539,26 +575,26 @@ static int arrays_create(struct trie *trie)
 	};
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)
-		if (lazy_array_create(all[i].array, all[i].bytes) != 0)
+		if (lazy_array_create(all[i].array, all[i].bytes, small) != 0)
 			return -ENOMEM;
 	return 0;
 }
 
-int trie_create(struct trie *trie, unsigned family, struct arena_fault *fault)
+int trie_create(struct trie *trie, unsigned family, int small, struct arena_fault *fault)
 {
 	int ip4 = family == 4, code;
 
 	memset(trie, 0, sizeof(*trie));
 	trie->top_bits = ip4 ? 0 : 14;
-	trie->top_lens = ip4 ? 0 : 15;
+	trie->top_lens = ip4 ? 1 : 15;
 	trie->root_bits = ip4 ? 18 : 24;
 	trie->max_len = ip4 ? 32 : 128;
 	trie->below_flag = ip4 ? 0 : TOP_BELOW;
-	code = arrays_create(trie);
+	code = arrays_create(trie, small);
 	if (code == 0)
-		code = arena_create(&trie->node_arena, NODE_ARENA_BYTES, 1, fault);
+		code = arena_create(&trie->node_arena, NODE_ARENA_BYTES, 1, small, fault);
 	if (code == 0)
-		code = arena_create(&trie->record_arena, RECORD_ARENA_BYTES, 0, fault);
+		code = arena_create(&trie->record_arena, RECORD_ARENA_BYTES, 0, small, fault);
 	if (code != 0) {
 		trie_destroy(trie);
 		return code;

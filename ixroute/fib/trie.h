@@ -5,8 +5,8 @@
  *
  * THE SHAPE. A key is an address, left-aligned in 128 bits. Three kinds of table, from the top:
  *
- *     top    direct, by the first 14 bits (IPv6 only).    Prefixes of length 0 .. 14.
- *     root   direct, by the first 18 (IPv6: 24) bits.     Prefixes of length 0 .. 18 (IPv6: 15 .. 24).
+ *     top    direct, by the first 14 bits (IPv4: one slot). Prefixes of length 0 .. 14 (IPv4: 0).
+ *     root   direct, by the first 18 (IPv6: 24) bits.       Prefixes of length 1 .. 18 (IPv6: 15 .. 24).
  *     node   6 bits each, compressed. The node at depth d (bits before it) holds lengths d+1 .. d+6.
  *            IPv4: nodes at 18, 24, 30.    IPv6: at 24, 30 .. 60, 64, 70 .. 124.
  *
@@ -15,12 +15,12 @@
  *
  * A SLOT, of the root as of a node, is a pair of 32-bit halves, loaded at once:
  *
- *     value   in the root: the adjacency index; in a node: the index + 1, or 0: no prefix of this node here, the value
- *             found further up holds. (In the root of IPv6, too: the value found in the top.)
+ *     value   the index + 1, or 0: no prefix of this table here, the value found further up holds
  *     node    the node below: its place in the arena and the width of its entries; 0: none
  *
- * top holds indexes; its bit 31 says that the root has something below this slot, so that addresses of empty space
- * never touch the 128 MiB (of which hardly any are mapped) of the IPv6 root.
+ * top holds indexes; its bit 31 says, for IPv6, that the root has something below this slot, so that addresses of
+ * empty space never touch the 128 MiB (of which hardly any are mapped) of the IPv6 root. For IPv4 it holds the default
+ * route alone, which would otherwise fill the 2 MiB of the root: there may be hundreds of tables that have little else.
  *
  * A NODE resolves its 64 slots among its own prefixes, and keeps a slot only where it differs from the slot before:
  *
@@ -38,8 +38,8 @@
  * WHAT AN UPDATE COSTS. It changes one table only. A prefix of a node's length: the node is written anew beside the
  * old one (at most 64 slots) and one release store, into the slot above, shows it; nodes below it stay as they are,
  * since what they inherit stands in the slots above them. A prefix of the root or the top: one 4-byte store per
- * slot it covers and no longer prefix covers; the IPv4 default route is the worst, 2^18 stores in a row, a fraction
- * of a millisecond. With full leaf pushing (poptrie) it would mean to write most nodes anew, and for IPv6 there
+ * slot it covers and no longer prefix covers; an IPv4 /1 is the worst, 2^17 stores in a row, a fraction of a
+ * millisecond. With full leaf pushing (poptrie) it would mean to write most nodes anew, and for IPv6 there
  * would be no bound at all.
  *
  * So for each address an update is one store, and a reader sees it or does not. What remains is a reader that is
@@ -50,24 +50,24 @@
  *
  * WORKED EXAMPLE (IPv4). 10.0.0.0/8 -> 1, 10.1.0.0/16 -> 2, 10.1.2.0/24 -> 3, 10.1.3.128/25 -> 4.
  *
- *     10.0.0.0/8      1024 root slots get value 1: those whose first 8 bits are 10.
- *     10.1.0.0/16     4 of these get value 2: first 16 bits 0x0a01, then 00, 01, 10, 11. Call the first one R.
+ *     10.0.0.0/8      1024 root slots get value 1 + 1: those whose first 8 bits are 10.
+ *     10.1.0.0/16     4 of these get value 3: first 16 bits 0x0a01, then 00, 01, 10, 11. Call the first one R.
  *     10.1.2.0/24     longer than 18: a node at depth 18, A, hangs in R. Bits 18..23 of 10.1.2.0 are 000010: slot 2.
  *     10.1.3.128/25   longer than 24: a node at depth 24, B, hangs in slot 3 of A. Bits 24..29 of 10.1.3.128 are
  *                     100000, and one of these six is fixed: slots 32..63.
  *
- *     R  = {2, A}
+ *     R  = {3, A}
  *     slots of A:     0 1  2   3    4 ... 63     A.starts = bits 0, 2, 3, 4 = 0x1d: k = 4, width 8 (it has a child)
  *                     0 0  4  {0,B} 0 ... 0      A.entry[1..4] = {0,0} {4,0} {0,B} {0,0}
  *     slots of B:     0 ... 31   32 ... 63       B.starts = bits 0, 32: k = 2, width 1
  *                     0 ... 0     5 ... 5        B.entry[1..2] = 0 5
  *
- *     10.1.2.9:   R: 2, go to A; slot 2: popcount(0x1d & 0x7) = 2, entry[2] = {4,0}: index 3, no child, done.
+ *     10.1.2.9:   R: index 2, go to A; slot 2: popcount(0x1d & 0x7) = 2, entry[2] = {4,0}: index 3, no child, done.
  *     10.1.3.7:   R: 2; slot 3: popcount(0x1d & 0xf) = 3, {0,B}: 2 stays, go to B; slot 1: entry[1] = 0: 2 stays.
  *     10.1.9.9:   R: 2; slot 9: popcount(0x1d & 0x3ff) = 4, {0,0}: 2 stays.
- *     10.9.9.9:   its root slot is {1, 0}: 1.        11.0.0.1:   {0, 0}: ADJ_NO_ROUTE.
+ *     10.9.9.9:   its root slot is {2, 0}: 1.        11.0.0.1:   {0, 0}: the top's 0, ADJ_NO_ROUTE.
  *
- *     Removing the /16 stores value 1 into its four root slots, however many routes lie below.
+ *     Removing the /16 stores value 2 into its four root slots, however many routes lie below.
  *
  * Node 0 lies at the arena's base and is one run of {0,0}. A slot without a child thus leads to a node that changes
  * nothing, and a lookup needs no branch that depends on the table.
@@ -108,7 +108,7 @@ struct trie {
 
 	/* The writer's. */
 	_Alignas(64) unsigned top_bits, root_bits, max_len;
-	unsigned top_lens;   /* prefixes shorter than this are in the top: 15, or 0 for IPv4, which has none */
+	unsigned top_lens;   /* prefixes shorter than this are in the top: 15, IPv4: 1 */
 	uint32_t below_flag; /* TOP_BELOW or 0 */
 	struct lazy_array root_array, top_array;
 	/* uint32_t, index + 1, per prefix of length 0 .. root_bits, at (1 << len | bits) */
@@ -173,14 +173,16 @@ static inline uint64_t node_entry(const uint8_t *at, uint32_t node, uint32_t ran
 
 /* ---- trie.c, the writer ---- */
 
-/* 0 or -ENOMEM. family 4 or 6. */
-int trie_create(struct trie *trie, unsigned family, struct arena_fault *fault);
+/* 0 or -ENOMEM. family 4 or 6. small: one of many, perhaps with little in it (arena.h). */
+int trie_create(struct trie *trie, unsigned family, int small, struct arena_fault *fault);
 void trie_destroy(struct trie *trie);
 /* value = index + 1. What is retired gets `tag`. 0 or -ENOMEM; remove: also -ENOENT. */
 int trie_insert(struct trie *trie, struct key key, unsigned len, uint32_t value, uint64_t tag);
 int trie_remove(struct trie *trie, struct key key, unsigned len, uint64_t tag);
-/* Longest match: its value, and its length in *len; 0: none. */
-uint32_t trie_match(const struct trie *trie, struct key key, unsigned *len);
+/* Longest match of at most that many bits: its value, and its length in *len; 0: none. */
+uint32_t trie_match(const struct trie *trie, struct key key, unsigned at_most, unsigned *len);
+/* The value of exactly this prefix, 0: not there. */
+uint32_t trie_get(const struct trie *trie, struct key key, unsigned len);
 /* 0, or -EINVAL and the reason in why. */
 int trie_check(const struct trie *trie, char *why, size_t why_bytes);
 

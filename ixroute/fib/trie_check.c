@@ -81,7 +81,7 @@ static int check_record(struct check *check, uint32_t ref, uint32_t node, unsign
 		return wrong(check, "a record deeper than any prefix", depth, 0);
 	code = check_arrays(check, record, depth);
 	for (unsigned slot = 0; slot < NODE_SLOTS && code == 0; slot++) {
-		unsigned cover = record_cover(record, slot);
+		unsigned cover = record_cover(record, slot, NODE_BITS);
 
 		want[slot] = cover != 0 ? *record_value(arena, record, cover) : 0;
 		if (record_has_kid(record, slot)) {
@@ -106,8 +106,6 @@ static int check_root_slot(struct check *check, uint64_t slot, uint32_t value, u
 	const struct trie *trie = check->trie;
 	uint32_t ref = ((const uint32_t *)trie->root_records.base)[slot], node = (uint32_t)(trie->root[slot] >> 32);
 
-	if (trie->top_lens == 0 && value != 0)
-		value--;
 	if ((uint32_t)trie->root[slot] != value)
 		return wrong(check, "value in the root", trie->root_bits, slot);
 	if (((const uint8_t *)trie->root_owner.base)[slot] != owner)
@@ -122,7 +120,7 @@ static int check_short(struct check *check, unsigned len, uint64_t bits, uint32_
 static int check_top_slot(struct check *check, uint64_t slot, uint32_t value, unsigned owner)
 {
 	const struct trie *trie = check->trie;
-	/* Root slots under this one fill two whole pages: those never written hold nothing, and stay unmapped. */
+	/* IPv6: root slots under this one fill two whole pages: those never written hold nothing, and stay unmapped. */
 	uint64_t page = (slot << (trie->root_bits - trie->top_bits)) * 8 / ARENA_PAGE, before = check->prefixes;
 	uint32_t count = ((const uint32_t *)trie->below_count.base)[slot];
 	int code = 0;
@@ -131,7 +129,7 @@ static int check_top_slot(struct check *check, uint64_t slot, uint32_t value, un
 		return wrong(check, "top", trie->top_bits, slot);
 	if (((const uint8_t *)trie->top_owner.base)[slot] != owner)
 		return wrong(check, "owner in the top", trie->top_bits, slot);
-	if (count != 0 || lazy_array_written(&trie->root_array, page) ||
+	if (count != 0 || trie->top_bits == 0 || lazy_array_written(&trie->root_array, page) ||
 	    lazy_array_written(&trie->root_array, page + 1)) {
 		code = check_short(check, trie->top_lens, 2 * slot, 0, 0);
 		if (code == 0)
@@ -139,7 +137,7 @@ static int check_top_slot(struct check *check, uint64_t slot, uint32_t value, un
 	}
 	if (code == 0 && check->prefixes - before != count)
 		return wrong(check, "the count of longer prefixes", trie->top_bits, slot);
-	if (code == 0 && (trie->top[slot] & TOP_BELOW) != (count != 0 ? TOP_BELOW : 0))
+	if (code == 0 && (trie->top[slot] & TOP_BELOW) != (count != 0 ? trie->below_flag : 0))
 		return wrong(check, "the mark for longer prefixes", trie->top_bits, slot);
 	return code;
 }
@@ -158,7 +156,7 @@ static int check_short(struct check *check, unsigned len, uint64_t bits, uint32_
 	}
 	if (len == trie->root_bits)
 		return check_root_slot(check, bits, value, owner);
-	if (trie->top_lens != 0 && len == trie->top_bits)
+	if (len == trie->top_bits)
 		return check_top_slot(check, bits, value, owner);
 	code = check_short(check, len + 1, 2 * bits, value, owner);
 	return code != 0 ? code : check_short(check, len + 1, 2 * bits + 1, value, owner);

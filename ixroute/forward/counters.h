@@ -3,6 +3,10 @@
  * Per port, seen from where a packet came in (rx = from the wire, injected = from the kernel by the port's TAP):
  *     rx + injected = sent + Σ punted[reason] + Σ dropped[reason] + Σ policed[reason]
  * exactly, whenever no burst is under way. Seen from where it left: tx. Over all ports Σ sent = Σ tx.
+ * Per VLAN sub-interface, of the packets that the fast path met on it, all reasons together:
+ *     rx = sent + punted + dropped + policed
+ * These packets are in their port's counters too. What the kernel sends through a sub-interface is injected at the
+ * port alone, and counted by the kernel.
  * punted means put into the door's ring; what became of it there is tap/door.h's count.
  */
 #ifndef IXROUTE_FORWARD_COUNTERS_H
@@ -24,6 +28,17 @@ struct port_counters {
 	uint64_t punted[COUNTER_REASONS];
 	uint64_t dropped[COUNTER_REASONS];
 	uint64_t policed[COUNTER_REASONS]; /* dropped by the token bucket of that punt reason */
+};
+
+struct sub_counters {
+	_Alignas(64) uint64_t rx_packets;
+	uint64_t rx_bytes; /* tags included */
+	uint64_t sent_packets;
+	uint64_t punted;
+	uint64_t dropped;
+	uint64_t policed;
+	uint64_t tx_packets; /* left here, came from anywhere */
+	uint64_t tx_bytes;
 };
 
 struct worker_counters {

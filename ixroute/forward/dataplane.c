@@ -1,12 +1,10 @@
 /* What all workers share, written by Python's thread while they read: every change is a store of one word,
- * so that they see the state before or after it. */
+ * so that they see the state before or after it. Interfaces are set in interfaces.c, their views in views.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "forward/worker.h"
-
-#define MAX_VLAN 4094u
 
 /* What a packet meets that is sent to one of the reserved adjacencies (fib/adjacency.h). */
 static const uint8_t reserved_action[ADJ_RESERVED] = {
@@ -17,7 +15,7 @@ static const uint8_t reserved_action[ADJ_RESERVED] = {
 	[ADJ_BLACKHOLE] = REASON_blackhole_route,
 	[ADJ_REJECT] = REASON_reject_route,
 	[ADJ_KERNEL] = REASON_external_route,
-	[7] = REASON_no_route,
+	[ADJ_POLICY] = REASON_policy_rule,
 };
 
 struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct adjacency_table *adjacencies,
@@ -38,44 +36,28 @@ struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct ad
 	dataplane->n_ports = n_ports;
 	dataplane->n_workers = n_workers;
 	for (uint32_t i = 0; i < MAX_INTERFACES; i++)
-		dataplane->interface[i].port = i < n_ports ? i : MAX_PORTS;
+		atomic_store_explicit(&dataplane->interface[i].port, i < n_ports ? i : MAX_PORTS, memory_order_relaxed);
 	for (uint32_t i = 0; i < ADJ_RESERVED; i++)
 		adjacency_set(adjacencies, i, NULL, 0, reserved_action[i], 0);
+	if (views_begin(dataplane)) {
+		dataplane_destroy(dataplane);
+		return NULL;
+	}
+	dataplane_set_multipath(dataplane, 4, HASH_POLICY_L3, HASH_DEFAULT_FIELDS);
+	dataplane_set_multipath(dataplane, 6, HASH_POLICY_L3, HASH_DEFAULT_FIELDS);
+	dataplane_set_seed(dataplane, 0);
 	return dataplane;
 }
 
 void dataplane_destroy(struct dataplane *dataplane)
 {
+	if (!dataplane)
+		return;
+	for (uint32_t i = 0; i < MAX_INTERFACES; i++)
+		for (unsigned kind = 0; kind < 2; kind++)
+			free(atomic_load_explicit(&dataplane->interface[i].above[kind], memory_order_relaxed));
+	views_end(dataplane);
 	free(dataplane);
-}
-
-int dataplane_set_port(struct dataplane *dataplane, uint32_t port, const uint8_t mac[6], uint32_t mtu, uint32_t flags)
-{
-	struct interface *to;
-
-	if (port >= dataplane->n_ports || mtu > UINT16_MAX)
-		return -EINVAL;
-	to = &dataplane->interface[port];
-	atomic_store_explicit(&to->mac, adjacency_word(mac, 0, 0), memory_order_relaxed);
-	atomic_store_explicit(&to->mtu, mtu, memory_order_relaxed);
-	atomic_store_explicit(&to->flags, flags, memory_order_relaxed);
-	return 0;
-}
-
-int dataplane_set_vlans(struct dataplane *dataplane, uint32_t port, const uint16_t *vids, uint32_t n)
-{
-	uint64_t wanted[64] = { 0 };
-
-	if (port >= dataplane->n_ports)
-		return -EINVAL;
-	for (uint32_t i = 0; i < n; i++) {
-		if (vids[i] > MAX_VLAN)
-			return -EINVAL;
-		wanted[vids[i] / 64] |= 1ull << (vids[i] % 64);
-	}
-	for (unsigned i = 0; i < 64; i++)
-		atomic_store_explicit(&dataplane->vlan[port][i], wanted[i], memory_order_relaxed);
-	return 0;
 }
 
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst)
@@ -86,6 +68,24 @@ int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t
 	atomic_store_explicit(&dataplane->policer[reason].rate, rate, memory_order_relaxed);
 	atomic_store_explicit(&dataplane->policer[reason].burst, burst, memory_order_relaxed);
 	return 0;
+}
+
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields)
+{
+	if ((family != 4 && family != 6) || policy > HASH_POLICY_CUSTOM || fields == 0 || fields > HASH_ALL_FIELDS)
+		return -EINVAL;
+	atomic_store_explicit(&dataplane->multipath.how[family == 6], policy | fields << 8, memory_order_relaxed);
+	return 0;
+}
+
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed)
+{
+	multipath_seed(&dataplane->multipath, seed);
+}
+
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family)
+{
+	return multipath_hash(&dataplane->multipath, ip, length, family == 6 ? VERSION_6 : VERSION_4);
 }
 
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n)

@@ -1,5 +1,6 @@
 /* IPv4: is the packet sound (RFC 1812 5.2.2, 5.3.7; linux: ip_rcv_core, ip_route_input_slow), what becomes of it
- * given its adjacency (ip_forward), and the one change made to it (RFC 1624). Included by worker.c alone. */
+ * given its adjacency (ip_forward), and the one change made to it (RFC 1624). The functions are worker.c's
+ * alone; flow.c and multipath.c know the header by this too. */
 #ifndef IXROUTE_FORWARD_IP4_H
 #define IXROUTE_FORWARD_IP4_H
 
@@ -17,6 +18,7 @@
 #define IP4_DESTINATION 16
 #define IP4_LIMITED_BROADCAST 0xffffffffu
 #define IP4_FRAGMENT_OFFSET 0x1fffu
+#define IP4_MORE_FRAGMENTS 0x2000u
 
 /* The sum of a sound header, its checksum included, is 0xffff (RFC 1071). */
 static inline bool ip4_checksum_holds(const uint8_t *ip, unsigned header_bytes)
@@ -140,6 +142,9 @@ static inline bool ip4_source_is_valid(const struct ingress *in, uint32_t index,
 {
 	unsigned action = adjacency_action(word);
 
+	/* It may even be ours; a broadcast address linux refuses as soon as there are rules, but not without. */
+	if (action == REASON_policy_rule || action == REASON_ipv4_broadcast)
+		return false;
 	if (in->flags & PORT_RPF_STRICT)
 		return (action == REASON_FORWARD || action == REASON_unresolved_neigh) &&
 		       adjacency_interface(word) == in->interface;
@@ -168,6 +173,8 @@ static inline unsigned ip4_decide(const struct ingress *in, const struct packet 
 		return REASON_sip_is_own;
 	if (action == REASON_local_route || action == REASON_ipv4_broadcast || action == REASON_ipv4_multicast)
 		return ip4_to_router(packet, action);
+	if (action == REASON_policy_rule) /* before what drops: it may be for us */
+		return action;
 	if (packet->marks & MARK_GROUP) /* RFC 1812 5.3.4; nor is an ICMP error sent */
 		return REASON_uc_dip_over_mc_dmac;
 	if (in->flags & PORT_RULES4)

@@ -1,6 +1,6 @@
 /* IPv6: is the packet sound (RFC 8200, RFC 4291 2.5-2.7; linux: ip6_rcv_core), and what becomes of it given its
  * adjacency (ip6_forward). There is no checksum, no reverse path check, and own addresses may be sources: so linux
- * has it. Included by worker.c alone. */
+ * has it. The functions are worker.c's alone; flow.c and multipath.c know the header by this too. */
 #ifndef IXROUTE_FORWARD_IP6_H
 #define IXROUTE_FORWARD_IP6_H
 
@@ -16,6 +16,10 @@
 #define IP6_SOURCE 8
 #define IP6_DESTINATION 24
 #define IP6_HOP_BY_HOP 0
+#define IP6_ROUTING 43
+#define IP6_FRAGMENT 44
+#define IP6_FRAGMENT_BYTES 8u
+#define IP6_DESTINATION_OPTIONS 60
 
 static inline bool ip6_is_unspecified(const uint8_t *address)
 {
@@ -121,6 +125,8 @@ static inline unsigned ip6_decide(const struct ingress *in, const struct packet 
 
 	if (action == REASON_local_route)
 		return ip6_to_router(packet, action);
+	if (action == REASON_policy_rule) /* before what drops: it may be for us */
+		return packet->marks & MARK_LINK_LOCAL ? ip6_to_router(packet, REASON_ipv6_link_local) : action;
 	if (packet->marks & MARK_GROUP) /* of ICMPv6 errors only those about options are sent, RFC 4443 2.4 (e.3) */
 		return packet->marks & MARK_OPTIONS ? REASON_ipv6_hop_by_hop : REASON_uc_dip_over_mc_dmac;
 	if (packet->marks & MARK_FROM_UNSPECIFIED && ip6_ends_from_unspecified(in, word))

@@ -14,6 +14,9 @@
 
 #define ETH_HEADER_BYTES 14u
 #define VLAN_TAG_BYTES 4u
+#define MAC_MASK 0xffffffffffffull
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a MAC is loaded as the low 48 bits of a word");
 
 enum version { VERSION_NONE, VERSION_4, VERSION_6 };
 
@@ -24,23 +27,29 @@ enum version { VERSION_NONE, VERSION_4, VERSION_6 };
 #define MARK_FROM_UNSPECIFIED 16u /* IPv6: source is :: */
 #define MARK_FROM_LOOPBACK 32u	  /* IPv4: source is in 127/8 and route_localnet is on */
 
+struct view;
+struct vlan_table;
+
+/* An interface that packets of a burst came in by, read once per burst: a change made meanwhile is seen by the next. */
+struct ingress {
+	uint64_t mac;		      /* as in an adjacency word */
+	const _Atomic uint64_t *vlan; /* bit per VLAN id on it that is the kernel's */
+	struct vlan_table *above[2];  /* and those that are ours */
+	const _Atomic uint64_t *local_filter;
+	const struct view *view[2]; /* by VIEW_OF_IP4, VIEW_OF_IP6: what its packets look up */
+	uint32_t flags;	    /* PORT_* */
+	uint32_t interface; /* number */
+};
+
 struct packet {
-	uint8_t *ip;	       /* network header */
+	const struct ingress *in; /* the interface it came in by; lives as long as its burst */
+	uint8_t *ip;		  /* network header */
 	uint32_t index;	       /* adjacency of the destination */
 	uint32_t source_index; /* and of the source, with MARK_SOURCE */
 	uint16_t length;       /* of the IP packet, by its header; never longer than the frame */
 	uint8_t reason;	       /* verdict so far */
 	uint8_t version;       /* enum version: in whose table to look */
 	uint8_t marks;
-};
-
-/* The port that a burst came in by, read once per burst: a change made meanwhile is seen by the next. */
-struct ingress {
-	uint64_t mac;		     /* as in an adjacency word */
-	const _Atomic uint64_t *vlan; /* bit per VLAN id */
-	const _Atomic uint64_t *local_filter;
-	uint32_t flags; /* PORT_* */
-	uint32_t interface; /* number */
 };
 
 /* Is `action` a way out by which packets leave now, or will once the kernel has done its part? Then TTL and length

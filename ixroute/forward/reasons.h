@@ -13,13 +13,13 @@
 #define REASON_LIST(REASON) \
 	/* Ethernet */ \
 	REASON(DROP, frame_too_short, "shorter than an Ethernet header") \
-	REASON(DROP, other_host, "destination MAC is neither the port's nor group") \
+	REASON(DROP, other_host, "destination MAC is neither the interface's nor group") \
 	REASON(DROP, vlan_tag_mismatch, "VLAN id without a sub-interface on the TAP") \
 	REASON(DROP, non_ip, "EtherType that a router does not handle") \
 	REASON(DROP, port_down, "the interface is administratively down") \
-	REASON(PUNT, vlan_sub_interface, "VLAN id of a sub-interface: the kernel routes it") \
+	REASON(PUNT, vlan_sub_interface, "VLAN id of a sub-interface that only the kernel can serve") \
 	REASON(PUNT, link_local_frame, "01:80:c2:00:00:xx: LLDP, LACP, STP, EAPOL, IS-IS") \
-	REASON(PUNT, kernel_interface, "the TAP is in a bridge, bond or VRF, or carries a macvlan: the kernel decides") \
+	REASON(PUNT, kernel_interface, "the TAP or sub-interface is in a bridge or bond, or carries a macvlan: the kernel decides") \
 	REASON(PUNT, arp_request, "ARP request, gratuitous ARP") \
 	REASON(PUNT, arp_response, "ARP reply to the port's MAC") \
 	/* IPv4 */ \
@@ -47,17 +47,17 @@
 	/* Lookup */ \
 	REASON(PUNT, local_route, "to an address of the router") \
 	REASON(PUNT, routing_protocol, "to the router: BGP, OSPF, BFD, VRRP, PIM, RIP, LDP, IGMP/MLD") \
-	REASON(PUNT, external_route, "the route leaves by an interface that is not a port, or only the kernel can follow it") \
+	REASON(PUNT, external_route, "the route leaves by an interface that is neither a port nor a VLAN of one, or only the kernel can follow it") \
 	REASON(PUNT, no_route, "nothing matches: the kernel answers, or knows better (other tables)") \
 	REASON(PUNT, reject_route, "unreachable or prohibit route: the kernel answers") \
 	REASON(DROP, blackhole_route, "blackhole route or blackhole nexthop") \
 	REASON(PUNT, unresolved_neigh, "next hop's MAC not known: the kernel resolves it and keeps the packet meanwhile") \
-	REASON(PUNT, multipath_route, "several next hops: the kernel chooses") \
+	REASON(PUNT, multipath_route, "several next hops, not all of them gateways by ports: the kernel chooses") \
 	REASON(PUNT, ttl_value_is_too_small, "TTL or hop limit would reach 0: the kernel sends time exceeded") \
 	REASON(PUNT, mtu_value_is_too_small, "longer than the MTU of the way out: the kernel fragments or says too big") \
-	REASON(PUNT, ingress_is_egress, "leaves by the port it came in by: first packets, for the kernel's redirect") \
+	REASON(PUNT, ingress_is_egress, "leaves by the interface it came in by: first packets, for the kernel's redirect") \
 	REASON(PUNT, forwarding_disabled, "sysctl forwarding is 0 on the interface") \
-	REASON(PUNT, policy_rule, "ip rules beyond the default three, or tables not read yet: the kernel decides") \
+	REASON(PUNT, policy_rule, "ip rules that only the kernel can follow, or tables not read yet: the kernel decides") \
 	/* Resources */ \
 	REASON(DROP, tx_ring_full, "no room in the transmit ring of the port it was to leave by") \
 	REASON(DROP, punt_ring_full, "the kernel's door did not keep up") \

@@ -177,6 +177,11 @@ const struct port_counters *worker_port_counters(const struct worker *worker, ui
 	return &worker->port[port];
 }
 
+const struct sub_counters *worker_sub_counters(const struct worker *worker, uint32_t number)
+{
+	return &worker->sub[number - MAX_PORTS];
+}
+
 void worker_take_used(struct worker *worker, uint8_t *used, uint32_t capacity)
 {
 	uint32_t n = worker->dataplane->adjacencies->capacity;

@@ -1,7 +1,8 @@
 /* A packet's way, in the order of the functions that it meets, from bottom to top of a pass:
  *
- *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst -> adjacency
- *     -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
+ *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst (view_run: and more)
+ *     -> adjacency (of several legs one: multipath.c) -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite
+ *     -> dispose
  *
  * Read worker_poll_once first (last in this file); forward_queue is the stretch that costs. Called by run.c's loop,
  * and by tests one pass at a time.
@@ -18,10 +19,12 @@
 #include "forward/ip4.h"
 #include "forward/ip6.h"
 #include "forward/packet.h"
+#include "forward/vlan.h"
 #include "forward/worker_state.h"
 
 struct burst {
-	struct ingress in;
+	struct ingress in; /* of untagged packets: the port */
+	struct sub_ingress subs;
 	unsigned n;
 	struct frame frame[BURST];
 	struct packet packet[BURST];
@@ -34,40 +37,35 @@ static const uint8_t kind_of[REASON_COUNT] = {
 #undef REASON
 };
 
-/* ---- Classify and validate ---- */
-
-static void ingress_read(struct ingress *in, const struct dataplane *dataplane, uint32_t port)
+/* number: of a sub-interface. */
+static inline struct sub_counters *sub_of(struct worker *worker, unsigned number)
 {
-	const struct interface *from = &dataplane->interface[port];
-
-	in->mac = atomic_load_explicit(&from->mac, memory_order_relaxed);
-	in->flags = atomic_load_explicit(&from->flags, memory_order_relaxed);
-	in->vlan = dataplane->vlan[port];
-	in->local_filter = dataplane->local_filter;
-	in->interface = port;
+	return &worker->sub[number - MAX_PORTS];
 }
 
-static inline void packet_validate(const struct ingress *in, uint8_t *eth, const struct frame *frame,
-				   struct packet *packet)
+/* ---- Classify and validate ---- */
+
+static inline void packet_validate(struct burst *burst, uint8_t *eth, const struct frame *frame, struct packet *packet)
 {
 	uint32_t len = frame->len;
 	unsigned reason;
 
 	packet->marks = 0;
 	packet->version = VERSION_NONE;
-	reason = eth_classify(in, eth, len, packet);
+	reason = eth_classify(&burst->in, &burst->subs, eth, len, packet);
 	if (reason == REASON_FORWARD) {
 		uint32_t room = len - (uint32_t)(packet->ip - eth);
 
-		reason = packet->version == VERSION_4 ? ip4_validate(in, packet, room, frame->flags) :
+		reason = packet->version == VERSION_4 ? ip4_validate(packet->in, packet, room, frame->flags) :
 							ip6_validate(packet, room);
 	}
 	packet->reason = (uint8_t)reason;
 }
 
 /* Returns the bytes of the burst. */
-static uint64_t burst_validate(const struct umem *umem, struct burst *burst)
+static uint64_t burst_validate(struct worker *worker, struct burst *burst)
 {
+	const struct umem *umem = worker->umem;
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < burst->n; i++)
@@ -75,8 +73,12 @@ static uint64_t burst_validate(const struct umem *umem, struct burst *burst)
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct frame *frame = &burst->frame[i];
 
-		packet_validate(&burst->in, frame_data(umem, frame->addr), frame, &burst->packet[i]);
+		packet_validate(burst, frame_data(umem, frame->addr), frame, &burst->packet[i]);
 		bytes += frame->len;
+		if (__builtin_expect(burst->packet[i].in->interface >= MAX_PORTS, 0)) {
+			sub_of(worker, burst->packet[i].in->interface)->rx_packets++;
+			sub_of(worker, burst->packet[i].in->interface)->rx_bytes += frame->len;
+		}
 	}
 	return bytes;
 }
@@ -84,67 +86,140 @@ static uint64_t burst_validate(const struct umem *umem, struct burst *burst)
 /* ---- Look up ---- */
 
 /* Puts the answers where they belong and fetches the adjacencies they name. An index that the table does not have
- * (there is none as long as both have the same writer) counts as no route. */
-static inline void answers_place(const struct adjacency_table *table, uint32_t *const *into, const uint32_t *index,
+ * (there is none as long as both have the same writer) counts as no route. Returns whether any found no route. */
+static inline bool answers_place(const struct adjacency_table *table, uint32_t *const *into, const uint32_t *index,
 				 unsigned n)
 {
+	bool missed = false;
+
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t at = index[i] < table->capacity ? index[i] : ADJ_NO_ROUTE;
 
 		*into[i] = at;
+		missed |= at == ADJ_NO_ROUTE;
 		__builtin_prefetch(&table->entry[at]);
 	}
+	return missed;
+}
+
+/* What is left to do when all packets of a version whose view begins with `first` have that lookup's answer: the rest
+ * of their views for those who found nothing, all of it for the others. */
+static __attribute__((noinline)) void burst_walk(const struct dataplane *dataplane, struct burst *burst,
+						 enum version version, const struct fib *first)
+{
+	struct view_walk walk[VIEW_WALKS];
+	unsigned n = 0, source = version == VERSION_4 ? IP4_SOURCE : IP6_SOURCE,
+		 destination = version == VERSION_4 ? IP4_DESTINATION : IP6_DESTINATION;
+
+	for (unsigned i = 0; i < burst->n; i++) {
+		struct packet *packet = &burst->packet[i];
+		const struct view *view;
+		bool began;
+
+		if (packet->reason != REASON_FORWARD || packet->version != version)
+			continue;
+		view = packet->in->view[version - VERSION_4];
+		began = first && view->first == first;
+		if (!began || packet->index == ADJ_NO_ROUTE)
+			walk[n++] = (struct view_walk){ view, packet, packet->ip + destination, &packet->index, began };
+		if (!(packet->marks & MARK_SOURCE))
+			continue;
+		if (!view->same_source)
+			packet->source_index = ADJ_POLICY;
+		else if (!began || packet->source_index == ADJ_NO_ROUTE)
+			walk[n++] = (struct view_walk){ view, packet, packet->ip + source, &packet->source_index, began };
+	}
+	view_run(dataplane->adjacencies, version == VERSION_4 ? 4 : 6, walk, n);
 }
 
 static void burst_lookup4(const struct dataplane *dataplane, struct burst *burst)
 {
+	const struct fib *first = burst->in.view[VIEW_OF_IP4]->first;
 	uint32_t address[2 * BURST], index[2 * BURST], *into[2 * BURST];
 	unsigned n = 0;
+	bool more = false;
 
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
+		const struct view *view;
 
 		if (packet->reason != REASON_FORWARD || packet->version != VERSION_4)
 			continue;
+		view = packet->in->view[VIEW_OF_IP4];
+		if (!first || view->first != first) {
+			more = true;
+			continue;
+		}
 		address[n] = load32(packet->ip + IP4_DESTINATION);
 		into[n++] = &packet->index;
 		if (packet->marks & MARK_SOURCE) {
+			if (!view->same_source) {
+				packet->source_index = ADJ_POLICY;
+				continue;
+			}
 			address[n] = load32(packet->ip + IP4_SOURCE);
 			into[n++] = &packet->source_index;
 		}
 	}
-	if (n == 0)
-		return;
-	fib4_lookup_burst(dataplane->fib, address, index, n);
-	answers_place(dataplane->adjacencies, into, index, n);
+	if (n != 0) {
+		fib4_lookup_burst(first, address, index, n);
+		more |= answers_place(dataplane->adjacencies, into, index, n);
+	}
+	if (__builtin_expect(more, 0))
+		burst_walk(dataplane, burst, VERSION_4, first);
 }
 
 static void burst_lookup6(const struct dataplane *dataplane, struct burst *burst)
 {
+	const struct fib *first = burst->in.view[VIEW_OF_IP6]->first;
 	const uint8_t *address[BURST];
 	uint32_t index[BURST], *into[BURST];
 	unsigned n = 0;
+	bool more = false;
 
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
 
 		if (packet->reason != REASON_FORWARD || packet->version != VERSION_6)
 			continue;
+		if (!first || packet->in->view[VIEW_OF_IP6]->first != first) {
+			more = true;
+			continue;
+		}
 		address[n] = packet->ip + IP6_DESTINATION;
 		into[n++] = &packet->index;
 	}
-	if (n == 0)
-		return;
-	fib6_lookup_burst(dataplane->fib, address, index, n);
-	answers_place(dataplane->adjacencies, into, index, n);
+	if (n != 0) {
+		fib6_lookup_burst(first, address, index, n);
+		more |= answers_place(dataplane->adjacencies, into, index, n);
+	}
+	if (__builtin_expect(more, 0))
+		burst_walk(dataplane, burst, VERSION_6, first);
 }
 
 /* ---- Where a frame goes ---- */
 
-static void frame_drop(struct worker *worker, const struct frame *frame, unsigned reason)
+/* in: the interface it came in by. */
+static void frame_drop(struct worker *worker, const struct frame *frame, unsigned in, unsigned reason)
 {
 	worker->port[frame->port].dropped[reason]++;
+	if (in >= MAX_PORTS)
+		sub_of(worker, in)->dropped++;
 	frame_pool_put(worker->pool, worker->umem, frame->addr);
+}
+
+/* The first `taken` are sent. */
+static void egress_count_subs(struct worker *worker, struct egress *egress, unsigned taken)
+{
+	for (unsigned i = 0; i < taken; i++) {
+		if (egress->way[i].in >= MAX_PORTS)
+			sub_of(worker, egress->way[i].in)->sent_packets++;
+		if (egress->way[i].out >= MAX_PORTS) {
+			sub_of(worker, egress->way[i].out)->tx_packets++;
+			sub_of(worker, egress->way[i].out)->tx_bytes += egress->frame[i].len;
+		}
+	}
+	egress->tagged = false;
 }
 
 static void egress_flush(struct worker *worker, unsigned port)
@@ -158,16 +233,25 @@ static void egress_flush(struct worker *worker, unsigned port)
 	}
 	worker->port[port].tx_packets += taken;
 	worker->tx_in_flight += taken;
+	if (egress->tagged)
+		egress_count_subs(worker, egress, taken);
 	for (unsigned i = taken; i < egress->n; i++)
-		frame_drop(worker, &egress->frame[i], REASON_tx_ring_full);
+		frame_drop(worker, &egress->frame[i], egress->way[i].in, REASON_tx_ring_full);
 	egress->n = 0;
 	worker->to_send &= ~(1ull << port);
 }
 
-static inline void egress_put(struct worker *worker, const struct frame *frame, unsigned port)
+static inline void egress_put(struct worker *worker, const struct frame *frame, unsigned in, unsigned out)
 {
+	unsigned port = atomic_load_explicit(&worker->dataplane->interface[out].port, memory_order_relaxed);
 	struct egress *egress = &worker->egress[port];
 
+	if (__builtin_expect(!egress->queue, 0)) { /* the sub-interface went since the verdict */
+		frame_drop(worker, frame, in, REASON_tx_ring_full);
+		return;
+	}
+	egress->way[egress->n] = (struct way){ .in = (uint16_t)in, .out = (uint16_t)out };
+	egress->tagged |= (in | out) >= MAX_PORTS;
 	egress->frame[egress->n++] = *frame;
 	worker->to_send |= 1ull << port;
 	if (egress->n == BURST)
@@ -206,10 +290,12 @@ static void punt_flush(struct worker *worker)
 		unsigned reason = worker->punt_reason[i];
 
 		if (room <= (punt_is_vital(reason) ? 0 : PUNT_RESERVE)) {
-			frame_drop(worker, &frame, REASON_punt_ring_full);
+			frame_drop(worker, &frame, worker->punt_in[i], REASON_punt_ring_full);
 			continue;
 		}
 		worker->port[frame.port].punted[reason]++;
+		if (worker->punt_in[i] >= MAX_PORTS)
+			sub_of(worker, worker->punt_in[i])->punted++;
 		worker->punt[taken++] = frame;
 		room--;
 	}
@@ -218,29 +304,33 @@ static void punt_flush(struct worker *worker)
 	worker->door_rings |= taken != 0;
 }
 
-static void punt_put(struct worker *worker, const struct frame *frame, unsigned reason)
+static void punt_put(struct worker *worker, const struct frame *frame, unsigned in, unsigned reason)
 {
 	/* ingress_is_egress had to ask its bucket to become the verdict at all (egress_decide). */
 	if (reason != REASON_ingress_is_egress && !punt_allowed(worker, frame->port, reason)) {
 		worker->port[frame->port].policed[reason]++;
+		if (in >= MAX_PORTS)
+			sub_of(worker, in)->policed++;
 		frame_pool_put(worker->pool, worker->umem, frame->addr);
 		return;
 	}
 	worker->punt[worker->n_punts] = *frame;
+	worker->punt_in[worker->n_punts] = (uint16_t)in;
 	worker->punt_reason[worker->n_punts++] = (uint8_t)reason;
 	if (worker->n_punts == BURST)
 		punt_flush(worker);
 }
 
-/* The one place where a frame changes hands. The caller does not have it any more. */
-static inline void dispose(struct worker *worker, const struct frame *frame, unsigned reason, unsigned egress)
+/* The one place where a frame changes hands. The caller does not have it any more. in, out: interfaces; out only
+ * of one that is to be forwarded. */
+static inline void dispose(struct worker *worker, const struct frame *frame, unsigned in, unsigned reason, unsigned out)
 {
 	if (__builtin_expect(reason == REASON_FORWARD, 1))
-		egress_put(worker, frame, egress);
+		egress_put(worker, frame, in, out);
 	else if (kind_of[reason] == REASON_KIND_PUNT)
-		punt_put(worker, frame, reason);
+		punt_put(worker, frame, in, reason);
 	else
-		frame_drop(worker, frame, reason);
+		frame_drop(worker, frame, in, reason);
 }
 
 /* ---- Decide and rewrite ---- */
@@ -249,7 +339,7 @@ static inline void dispose(struct worker *worker, const struct frame *frame, uns
 static inline unsigned egress_decide(struct worker *worker, const struct ingress *in, const struct packet *packet,
 				     unsigned interface)
 {
-	unsigned port = worker->dataplane->interface[interface].port;
+	unsigned port = atomic_load_explicit(&worker->dataplane->interface[interface].port, memory_order_relaxed);
 
 	if (!worker->egress[port].queue)
 		return REASON_external_route; /* not ours to send by */
@@ -263,7 +353,8 @@ static inline unsigned egress_decide(struct worker *worker, const struct ingress
 static inline unsigned packet_decide(struct worker *worker, const struct ingress *in, const struct packet *packet,
 				     uint64_t *word)
 {
-	struct adjacency *entry = worker->dataplane->adjacencies->entry;
+	const struct dataplane *dataplane = worker->dataplane;
+	struct adjacency *entry = dataplane->adjacencies->entry;
 	uint64_t source_word = 0;
 	uint32_t mtu;
 	unsigned reason;
@@ -271,9 +362,14 @@ static inline unsigned packet_decide(struct worker *worker, const struct ingress
 	/* acquire, and before the mtu: a new way out is never taken with the old one's mtu (adjacency_set). */
 	*word = atomic_load_explicit(&entry[packet->index].word, memory_order_acquire);
 	mtu = atomic_load_explicit(&entry[packet->index].mtu, memory_order_relaxed);
+	if (__builtin_expect(adjacency_action(*word) == ADJ_ACTION_GROUP, 0))
+		mtu = multipath_choose(&dataplane->multipath, dataplane->adjacencies, packet, word);
 	if (packet->version == VERSION_4) {
-		if (packet->marks & MARK_SOURCE)
+		if (packet->marks & MARK_SOURCE) {
 			source_word = atomic_load_explicit(&entry[packet->source_index].word, memory_order_relaxed);
+			if (adjacency_action(source_word) == ADJ_ACTION_GROUP)
+				source_word = multipath_source(dataplane->adjacencies, packet->source_index, in->interface);
+		}
 		reason = ip4_decide(in, packet, *word, mtu, source_word);
 	} else {
 		reason = ip6_decide(in, packet, *word, mtu);
@@ -282,38 +378,41 @@ static inline unsigned packet_decide(struct worker *worker, const struct ingress
 					reason;
 }
 
-/* From here on the packet is changed. The frame shrinks to what the IP header says (and by a priority tag). Returns
- * the port to send by. */
+/* From here on the packet is changed. The frame shrinks to what the IP header says, and by the tags it came with; it
+ * grows by those of the interface it leaves by, the one returned. */
 static inline unsigned packet_rewrite(struct worker *worker, struct frame *frame, const struct packet *packet, uint64_t word)
 {
-	const struct interface *egress = &worker->dataplane->interface[adjacency_interface(word)];
+	unsigned out = adjacency_interface(word);
+	const struct interface *egress = &worker->dataplane->interface[out];
 	_Atomic uint8_t *used = &worker->used[packet->index];
+	uint8_t *eth;
 
 	if (packet->version == VERSION_4)
 		ip4_decrement_ttl(packet->ip);
 	else
 		packet->ip[IP6_HOP_LIMIT]--;
-	eth_rewrite(packet->ip, word, atomic_load_explicit(&egress->mac, memory_order_relaxed), packet->version);
-	frame->addr = (uint64_t)(packet->ip - ETH_HEADER_BYTES - worker->umem->base);
-	frame->len = ETH_HEADER_BYTES + packet->length;
+	eth = eth_rewrite(packet->ip, word, atomic_load_explicit(&egress->mac, memory_order_relaxed),
+			  atomic_load_explicit(&egress->tags, memory_order_relaxed), packet->version);
+	frame->addr = (uint64_t)(eth - worker->umem->base);
+	frame->len = (uint32_t)(packet->ip - eth) + packet->length;
 	if (!atomic_load_explicit(used, memory_order_relaxed)) /* keeps the line shared while it is set */
 		atomic_store_explicit(used, 1, memory_order_relaxed);
-	return egress->port;
+	return out;
 }
 
 static void burst_finish(struct worker *worker, struct burst *burst)
 {
 	for (unsigned i = 0; i < burst->n; i++) {
 		struct packet *packet = &burst->packet[i];
-		unsigned reason = packet->reason, egress = 0;
+		unsigned reason = packet->reason, out = 0;
 		uint64_t word = 0;
 
 		if (reason == REASON_FORWARD) {
-			reason = packet_decide(worker, &burst->in, packet, &word);
+			reason = packet_decide(worker, packet->in, packet, &word);
 			if (reason == REASON_FORWARD)
-				egress = packet_rewrite(worker, &burst->frame[i], packet, word);
+				out = packet_rewrite(worker, &burst->frame[i], packet, word);
 		}
-		dispose(worker, &burst->frame[i], reason, egress);
+		dispose(worker, &burst->frame[i], packet->in->interface, reason, out);
 	}
 }
 
@@ -327,8 +426,11 @@ static unsigned forward_queue(struct worker *worker, struct queue *queue)
 	if (burst.n == 0)
 		return 0;
 	ingress_read(&burst.in, worker->dataplane, queue->port);
+	burst.subs.dataplane = worker->dataplane;
+	burst.subs.at = worker->sub_at;
+	burst.subs.n = 0;
 	worker->port[queue->port].rx_packets += burst.n;
-	worker->port[queue->port].rx_bytes += burst_validate(worker->umem, &burst);
+	worker->port[queue->port].rx_bytes += burst_validate(worker, &burst);
 	burst_lookup4(worker->dataplane, &burst);
 	burst_lookup6(worker->dataplane, &burst);
 	burst_finish(worker, &burst);
@@ -338,16 +440,16 @@ static unsigned forward_queue(struct worker *worker, struct queue *queue)
 /* What the kernel sends goes out unrouted; only what the port cannot send is stopped. */
 static unsigned inject_judge(const struct worker *worker, const struct frame *frame)
 {
-	uint32_t longest = ETH_HEADER_BYTES;
-	unsigned type;
+	const uint8_t *eth = frame_data(worker->umem, frame->addr);
+	uint32_t header_bytes = ETH_HEADER_BYTES, mtu;
 
 	if (frame->len < ETH_HEADER_BYTES)
 		return REASON_frame_too_short;
-	type = load16_be(frame_data(worker->umem, frame->addr) + 12);
-	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_VLAN_SERVICE)
-		longest += VLAN_TAG_BYTES;
-	longest += atomic_load_explicit(&worker->dataplane->interface[frame->port].mtu, memory_order_relaxed);
-	if (frame->len > longest)
+	while (header_bytes < ETH_HEADER_BYTES + INTERFACE_TAGS * VLAN_TAG_BYTES && header_bytes <= frame->len &&
+	       vlan_is_tag(load16_be(eth + header_bytes - 2)))
+		header_bytes += VLAN_TAG_BYTES;
+	mtu = atomic_load_explicit(&worker->dataplane->interface[frame->port].mtu, memory_order_relaxed);
+	if (frame->len > header_bytes + mtu)
 		return REASON_inject_too_long;
 	return worker->egress[frame->port].queue ? REASON_FORWARD : REASON_tx_ring_full;
 }
@@ -360,7 +462,7 @@ static unsigned inject(struct worker *worker)
 	for (unsigned i = 0; i < n; i++) {
 		worker->port[frame[i].port].injected_packets++;
 		worker->port[frame[i].port].injected_bytes += frame[i].len;
-		dispose(worker, &frame[i], inject_judge(worker, &frame[i]), frame[i].port);
+		dispose(worker, &frame[i], frame[i].port, inject_judge(worker, &frame[i]), frame[i].port);
 	}
 	return n;
 }

@@ -6,14 +6,17 @@ until the object here is closed. Nothing here logs, and no call but `Worker.stop
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
 from ixroute.forward.policers import DEFAULT_POLICERS, Policer
 from ixroute.forward.reasons import BY_NAME, REASONS
+from ixroute.forward.view import StepLike, c_steps
 from ixroute.tap.loop import CLoop
 
 PORT_UP = 1
@@ -30,6 +33,8 @@ PORT_RULES6 = 1024
 
 NEVER_SLEEP = 2**64 - 1
 
+DEFAULT_HASH_FIELDS: int = lib.HASH_DEFAULT_FIELDS
+
 FRAMES_BESIDE_RINGS = 2048
 """Frames a worker's pool should have beyond what its queues' rings hold: for its lane to the kernel (up to
 1024 punted, 256 waiting for packets from the kernel, those on their way) and its bursts."""
@@ -43,6 +48,17 @@ _PLAIN_CELLS = (
     "tx_packets",
     "tx_bytes",
 )
+SUB_CELLS = (
+    "rx_packets",
+    "rx_bytes",
+    "sent_packets",
+    "punted",
+    "dropped",
+    "policed",
+    "tx_packets",
+    "tx_bytes",
+)
+"""Of struct sub_counters."""
 _REASON_CELLS = ("punted", "dropped", "policed")
 _WORKER_CELLS = (
     "polls",
@@ -62,8 +78,18 @@ class Dataplane:
     Any thread may call the setters while workers run; each store is one word.
     """
 
-    def __init__(self, umem: Any, fib: Any, adjacencies: Any, n_ports: int, n_workers: int) -> None:
+    def __init__(
+        self,
+        umem: Any,
+        fib: Any,
+        adjacencies: Any,
+        n_ports: int,
+        n_workers: int,
+        hash_seed: int | None = None,
+    ) -> None:
         """Ports start down, policers at their defaults, and the reserved adjacencies get their reasons.
+
+        `hash_seed`: 64 bits that decide which flow takes which of several legs; random unless given.
 
         ValueError for numbers out of range (1..64 ports, 1..64 workers), MemoryError.
         """
@@ -72,6 +98,7 @@ class Dataplane:
         self.c: Any = lib.dataplane_create(umem, fib, adjacencies, n_ports, n_workers)
         if self.c == ffi.NULL:
             raise MemoryError("dataplane")
+        lib.dataplane_set_seed(self.c, secrets.randbits(64) if hash_seed is None else hash_seed)
         self.n_ports = n_ports
         self.n_workers = n_workers
         self.set_policers(DEFAULT_POLICERS)
@@ -82,10 +109,59 @@ class Dataplane:
             raise ValueError(f"a MAC has 6 bytes, not {len(mac)}")
         _check(lib.dataplane_set_port(self.c, port, mac, mtu, flags), f"port {port}")
 
-    def set_vlans(self, port: int, vids: Iterable[int]) -> None:
-        """The VLAN ids (0..4094) that have a sub-interface on the port's TAP."""
+    def set_vlans(self, interface: int, vids: Iterable[int]) -> None:
+        """The VLAN ids (0..4094) on an interface (a port, or a sub-interface in use) that only the kernel can
+        serve: their packets are punted. ValueError when out of range."""
         vids = list(vids)
-        _check(lib.dataplane_set_vlans(self.c, port, vids, len(vids)), f"VLANs of port {port}")
+        _check(lib.dataplane_set_vlans(self.c, interface, vids, len(vids)), f"VLANs of interface {interface}")
+
+    def set_interface(
+        self, number: int, port: int, tags: Sequence[tuple[int, int]], mac: bytes, mtu: int, flags: int
+    ) -> None:
+        """A VLAN sub-interface: number 64..1023; one or two tags (TPID 0x8100 or 0x88a8, id 0..4094), outer first.
+        Again with the same port and tags: its MAC (6 bytes), MTU and PORT_* flags change. By the FIB's writer.
+
+        ValueError: out of range; FileNotFoundError: no interface has the outer of two tags; FileExistsError: another
+        number has these tags; OSError EBUSY: the number has other tags, or had until a moment ago;
+        MemoryError.
+        """
+        if len(mac) != 6 or not 1 <= len(tags) <= lib.INTERFACE_TAGS:
+            raise ValueError(f"interface {number}: {len(mac)} bytes of MAC, {len(tags)} tags")
+        result = lib.dataplane_set_interface(self.c, number, port, list(tags), len(tags), mac, mtu, flags)
+        if result == -errno.ENOMEM:
+            raise MemoryError(f"interface {number}")
+        _check(result, f"interface {number}")
+
+    def clear_interface(self, number: int) -> None:
+        """No packet comes in or leaves by this sub-interface from the workers' next passes on. Harmless for one that
+        is not in use. ValueError: out of range; OSError EBUSY: another interface is stacked on it."""
+        _check(lib.dataplane_clear_interface(self.c, number), f"interface {number}")
+
+    def set_view(self, interface: int, family: int, steps: Sequence[StepLike], same_source: bool) -> None:
+        """What packets of a family (4, 6) that come in by an interface look up; until then, the dataplane's FIB.
+        A sub-interface's number keeps its view when it is cleared: a new one gets its own before `set_interface`.
+
+        Only in the thread that writes the FIBs: it shares their epoch. The FIBs must outlive the dataplane, or at
+        least every view that names them and the next quiescent point. same_source: source addresses
+        (rp_filter, our own) are looked up by the same steps, which must then all be for all packets. Not to be set
+        when rules ask for the incoming interface, since Linux looks a source up as if it came in by the egress
+        (`__fib_validate_source`). Without it packets whose source matters are punted as source_validation.
+
+        ValueError: no such interface, or not a program (see view.h: at most 256 steps, gotos lead forward, …).
+        MemoryError: nothing changed.
+        """
+        if family not in (4, 6):
+            raise ValueError(f"view: family {family}")
+        cells = c_steps(family, steps)
+        flags = lib.VIEW_SAME_SOURCE if same_source else 0
+        _check(
+            lib.dataplane_set_view(self.c, interface, family, cells, len(steps), flags),
+            f"view of interface {interface}",
+        )
+
+    def collect_views(self) -> int:
+        """Frees replaced views that no worker can see any more; how many are kept yet. `set_view` does it too."""
+        return int(lib.dataplane_collect_views(self.c))
 
     def set_policer(self, reason: str, rate: int, burst: int) -> None:
         """KeyError for an unknown reason, ValueError for one that is not punted or numbers out of range."""
@@ -97,6 +173,13 @@ class Dataplane:
         """`set_policer` for each."""
         for reason, policer in policers.items():
             self.set_policer(reason, policer.rate, policer.burst)
+
+    def set_multipath(self, family: int, policy: int, fields: int = DEFAULT_HASH_FIELDS) -> None:
+        """What chooses among several legs: net.ipv4 or .ipv6 (`family` 4 or 6) fib_multipath_hash_policy, 0..3, and
+        fib_multipath_hash_fields, 1..0xfff, which counts for policy 3. ValueError for anything else."""
+        if not 0 <= policy <= 0xFF or not 0 <= fields <= 0xFFFF:
+            raise ValueError(f"multipath hash policy {policy}, fields {fields:#x}: out of range")
+        _check(lib.dataplane_set_multipath(self.c, family, policy, fields), f"multipath hash policy {policy}")
 
     def set_local4(self, addresses: Iterable[bytes]) -> None:
         """All IPv4 addresses of the router, 4 bytes each in wire order (not only those of ports)."""
@@ -178,6 +261,13 @@ class Worker(CLoop):
             out[name] = {r.name: cells[r.number] for r in REASONS if cells[r.number]}
         return out
 
+    def sub_counters(self, number: int) -> dict[str, int]:
+        """struct sub_counters of a VLAN sub-interface by field name. ValueError for another number."""
+        if not lib.MAX_PORTS <= number < lib.MAX_INTERFACES:
+            raise ValueError(f"sub-interface {number}")
+        block = lib.worker_sub_counters(self.c, number)
+        return {name: int(getattr(block, name)) for name in SUB_CELLS}
+
     def take_used(self, capacity: int) -> bytes:
         """Adjacencies that forwarded a packet since the last call: index i is bit i % 8 of byte i // 8."""
         used = ffi.new("uint8_t[]", (capacity + 7) // 8)
@@ -222,10 +312,9 @@ def add_port_counters(total: dict[str, Any], one: Mapping[str, Any]) -> dict[str
 
 
 def _check(result: int, what: str) -> None:
-    if result == -_EINVAL:
+    if result == -errno.EINVAL:
         raise ValueError(f"{what}: out of range")
+    if result == -errno.ENOMEM:
+        raise MemoryError(what)
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
-
-
-_EINVAL = 22

@@ -15,7 +15,11 @@
 struct egress {
 	struct queue *queue; /* NULL: this worker cannot send there */
 	unsigned n;
+	bool tagged; /* some way is by a sub-interface */
 	struct frame frame[BURST];
+	struct way {
+		uint16_t in, out; /* interfaces */
+	} way[BURST];
 };
 
 struct worker {
@@ -35,6 +39,8 @@ struct worker {
 	bool door_rings; /* something was put into the punt ring */
 	struct frame punt[BURST];
 	uint8_t punt_reason[BURST];
+	uint16_t punt_in[BURST]; /* interface */
+	uint8_t sub_at[MAX_INTERFACES]; /* where an interface may stand among those of the burst (vlan.h) */
 	struct egress egress[MAX_PORTS + 1]; /* the last never has a queue: of interfaces that are none */
 
 	uint64_t tx_in_flight; /* handed to tx rings and not reclaimed */
@@ -43,6 +49,7 @@ struct worker {
 	struct bucket bucket[MAX_PORTS][COUNTER_REASONS];
 	struct worker_counters counters;
 	struct port_counters port[MAX_PORTS];
+	struct sub_counters sub[MAX_INTERFACES - MAX_PORTS];
 };
 
 static inline uint64_t clock_ns(clockid_t clock)

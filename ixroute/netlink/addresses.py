@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import Counter
 from dataclasses import dataclass
 
 from ixroute.netlink import messages
@@ -20,6 +21,7 @@ class Address:
     family: int
     address: bytes
     length: int
+    broadcast: bytes = b""  # as it was given, if it was
 
 
 def parse(message: Message) -> Address | None:
@@ -32,7 +34,8 @@ def parse(message: Message) -> Address | None:
     address = bytes(decoded.get_attr("IFA_LOCAL") or decoded.get_attr("IFA_ADDRESS") or b"")
     if len(address) != size:
         raise ValueError(f"address of {len(address)} bytes")
-    return Address(decoded["index"], family, address, decoded["prefixlen"])
+    broadcast = bytes(decoded.get_attr("IFA_BROADCAST") or b"")
+    return Address(decoded["index"], family, address, decoded["prefixlen"], broadcast)
 
 
 def dump_request() -> tuple[int, bytes]:
@@ -42,30 +45,49 @@ def dump_request() -> tuple[int, bytes]:
 class AddressTable:
     def __init__(self) -> None:
         self._addresses: set[Address] = set()
+        self._ip4: Counter[int] = Counter()  # IPv4 addresses by interface
 
     def add(self, address: Address) -> bool:
         """True when it is new."""
-        known = address in self._addresses
+        if address in self._addresses:
+            return False
         self._addresses.add(address)
-        return not known
+        self._ip4[address.ifindex] += address.family == FAMILY_IP4
+        return True
 
     def remove(self, address: Address) -> bool:
-        known = address in self._addresses
-        self._addresses.discard(address)
-        return known
+        if address not in self._addresses:
+            return False
+        self._addresses.remove(address)
+        self._ip4[address.ifindex] -= address.family == FAMILY_IP4
+        return True
 
     def replace(self, addresses: set[Address]) -> int:
         """The whole table, from a dump. Returns how many entries differ."""
         different = len(addresses ^ self._addresses)
         self._addresses = addresses
+        self._ip4 = Counter(a.ifindex for a in addresses if a.family == FAMILY_IP4)
         return different
 
     def remove_interface(self, ifindex: int) -> None:
-        self._addresses = {address for address in self._addresses if address.ifindex != ifindex}
+        self.replace({address for address in self._addresses if address.ifindex != ifindex})
 
     def has_ip4(self, ifindex: int) -> bool:
         """Whether the interface has any IPv4 address."""
-        return any(a.ifindex == ifindex and a.family == FAMILY_IP4 for a in self._addresses)
+        return self._ip4[ifindex] > 0
+
+    def broadcasts_ip4(self) -> set[bytes]:
+        """The broadcast addresses of the router's subnets, 4 bytes each (net/ipv4/fib_frontend.c, fib_add_ifaddr)."""
+        found = set()
+        for address in self._addresses:
+            if address.family != FAMILY_IP4:
+                continue
+            if len(address.broadcast) == 4:
+                found.add(address.broadcast)
+            if address.length < 31:
+                last = int.from_bytes(address.address, "big") | 0xFFFFFFFF >> address.length
+                found.add(last.to_bytes(4, "big"))
+        return found
 
     def own_ip4(self) -> list[bytes]:
         return sorted({address.address for address in self._addresses if address.family == FAMILY_IP4})

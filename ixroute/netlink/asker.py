@@ -22,8 +22,8 @@ _ADVICE = {
     errno.ENOBUFS: "its neighbour table is full, raise net.ipv4.neigh.default.gc_thresh3 (and ipv6's)",
     errno.ENOMEM: "the machine is short of memory",
 }
-# The entry came or went meanwhile, or its interface went or is down: what comes next will say so.
-_HARMLESS = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV, errno.ENETDOWN})
+# The entry came or went meanwhile, or its interface is down: what comes next will say so.
+_HARMLESS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
 
 
 class Asker:
@@ -40,9 +40,13 @@ class Asker:
         return [self._socket] if self._socket is not None else []
 
     def ask(self, key: Key, managed: bool, create: bool) -> None:
-        """The kernel shall use the neighbour (resolve it if it must) and keep it resolved when `managed`. create: make
-        an entry, and leave one alone that is there after all: somebody may be setting it, and to be used makes the
-        kernel forget that an entry is permanent. Never blocks; what cannot be sent is counted."""
+        """The kernel shall use the neighbour (resolve it if it must), keep it resolved when `managed`, and
+        make an entry for it when `create`. Never blocks; what cannot be sent is counted.
+
+        An entry that is there already is refused with `create` (EEXIST): it may be a permanent one, set since the
+        mirror last read, and __neigh_update (net/core/neighbour.c) takes NUD_PERMANENT and the MAC from an entry that
+        is to be used or managed.
+        """
         self._sequence = self._sequence % 0x7FFFFFFF + 1
         flags = sockets.NLM_F_ACK | (sockets.NLM_F_CREATE | sockets.NLM_F_EXCL if create else 0)
         body = neighbours.use_request(key, managed)

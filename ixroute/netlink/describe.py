@@ -6,6 +6,7 @@ import ipaddress
 
 from ixroute.fib.rib import RouteType
 from ixroute.netlink.contract import NO_MAC, NeighbourView
+from ixroute.netlink.interfaces import Interfaces
 from ixroute.netlink.neighbours import NTF_ROUTER
 from ixroute.netlink.paths import Known
 from ixroute.netlink.resolve import Leg, Tables
@@ -38,8 +39,9 @@ def describe_path(index: int, known: Known | None, tables: Tables) -> str:
 
 
 def _legs(legs: tuple[Leg, ...], tables: Tables) -> list[str]:
-    prefix = "nexthop " if len(legs) > 1 else ""
-    return [prefix + _leg(leg, tables) for leg in legs]
+    if len(legs) == 1:
+        return [_leg(legs[0], tables)]
+    return [f"nexthop {_leg(leg, tables)} weight {leg.weight}" for leg in legs]
 
 
 def _leg(leg: Leg, tables: Tables) -> str:
@@ -47,11 +49,12 @@ def _leg(leg: Leg, tables: Tables) -> str:
     return f"{via}dev {tables.links.name(leg.ifindex)}"
 
 
-def neighbour_views(tables: Tables) -> list[NeighbourView]:
+def neighbour_views(tables: Tables, interfaces: Interfaces) -> list[NeighbourView]:
     neighbours = sorted(tables.neighbours, key=lambda n: (tables.links.name(n.ifindex), n.family, n.address))
+    places = {neighbour.ifindex: interfaces.get(neighbour.ifindex) for neighbour in neighbours}
     return [
         NeighbourView(
-            port=tables.ports.get(neighbour.ifindex),
+            port=place.port if (place := places[neighbour.ifindex]) else None,
             interface=tables.links.name(neighbour.ifindex),
             address=str(ipaddress.ip_address(neighbour.address)),
             mac=mac_text(neighbour.mac),

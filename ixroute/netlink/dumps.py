@@ -53,8 +53,7 @@ class Dumper:
         if scope & Scope.ADDRESSES:
             different += self._follower.replace_addresses(self._dump(*addresses.dump_request()))
         if scope & Scope.RULES:
-            for family, _ in _FAMILIES:
-                different += self._follower.replace_rules(family, self._dump(*rules.dump_request(family)))
+            different += self._rules()
         if scope & Scope.NEXTHOPS:
             different += self._follower.replace_nexthops(self._dump(*nexthops.dump_request()))
         if scope & Scope.NEIGHBOURS:
@@ -70,6 +69,15 @@ class Dumper:
         deletes the routes, all under its rtnl lock, and dumps routes without that lock; a link is answered
         under it."""
         self._dump(*links.barrier_request())
+
+    def _rules(self) -> int:
+        different = sum(
+            self._follower.replace_rules(family, self._dump(*rules.dump_request(family)))
+            for family, _ in _FAMILIES
+        )
+        if different:  # a table's routes are all there before a rule that was made after them leads there
+            self._drain()
+        return different
 
     def _neighbours(self, family: int) -> list[Message]:
         return self._dump(*neighbours.dump_request(family))

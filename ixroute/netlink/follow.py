@@ -16,17 +16,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ixroute.netlink import addresses, links, messages, neighbours, nexthops, rules, sysctls
 from ixroute.netlink.contract import FAMILY_IP4, Port, RibLike
+from ixroute.netlink.interfaces import Interfaces
 from ixroute.netlink.links import Link
-from ixroute.netlink.neighbours import Key, Neighbour
+from ixroute.netlink.neighbours import NO_NEIGHBOUR, Key, Neighbour
 from ixroute.netlink.nexthops import NextHopObject
 from ixroute.netlink.paths import PathIndex
 from ixroute.netlink.resolve import Tables
 from ixroute.netlink.resync import ResyncPlan, Scope
+from ixroute.netlink.rules import RuleTable
 from ixroute.netlink.sockets import Message
 
 log = logging.getLogger("ixroute.netlink")
 
 ReadSysctls = Callable[[str], sysctls.InterfaceSysctls]
+ReadMultipath = Callable[[], sysctls.MultipathSysctls]
 
 
 class Follower:
@@ -39,13 +42,14 @@ class Follower:
         paths: PathIndex,
         plan: ResyncPlan,
         read_sysctls: ReadSysctls = sysctls.read,
+        read_multipath: ReadMultipath = sysctls.read_multipath,
     ) -> None:
         self.tables = Tables()
+        self.interfaces = Interfaces(self.tables.interfaces)
         self.addresses = addresses.AddressTable()
-        self.rules4 = ""  # why the FIB is not the whole truth, "" when it is
-        self.rules6 = ""
+        self.rules = RuleTable()
         self.changed = True  # something the sink may have to be told
-        self.sysctls_stale = False  # the kernel announced a change of some
+        self.sysctls_stale: set[int] = set()  # interfaces of which the kernel announced a change; 0: all
         self.malformed = 0
         self.taps_lost = 0
         self.rib_refused = 0
@@ -54,7 +58,9 @@ class Follower:
         self._paths = paths
         self._plan = plan
         self._read_sysctls = read_sysctls
+        self._read_multipath = read_multipath
         self._shown: set[Key] = set()
+        self._sysctls_turn = 0
         self._handlers: dict[int, Callable[[Message], None]] = {
             messages.RTM_NEWLINK: self._new_link,
             messages.RTM_DELLINK: self._del_link,
@@ -95,6 +101,8 @@ class Follower:
     def _del_link(self, message: Message) -> None:
         link = links.parse(message)
         if link is not None:
+            if link.moved:
+                self.interfaces.moved_away(link)
             self.remove_link(link.index)
 
     def put_link(self, link: Link) -> bool:
@@ -104,6 +112,8 @@ class Follower:
             return False
         self.changed = True
         self._paths.touch_link(link.index)
+        if before is None or before.name != link.name:
+            self._name_changed()
         if before is not None:
             if before.up != link.up or before.carrier != link.carrier or before.master != link.master:
                 self._plan.want(Scope.ROUTES, "link")
@@ -112,6 +122,7 @@ class Follower:
                     Scope.ROUTES6, "mtu"
                 )  # rt6_mtu_change rewrites RTAX_MTU of IPv6 routes silently
         self._bind(link)
+        self._place(link.index)
         return True
 
     def remove_link(self, ifindex: int) -> bool:
@@ -120,23 +131,29 @@ class Follower:
             return False
         self.changed = True
         self._plan.want(Scope.ROUTES, "link")
+        self._name_changed()
         self.addresses.remove_interface(ifindex)
         port = self.tables.ports.pop(ifindex, None)
-        self.tables.sysctls.pop(ifindex, None)
         if port is not None:
             self.taps_lost += 1
             log.error(
                 "TAP %s was deleted: its port is down until an interface of that name is there again",
                 link.name,
             )
-            for neighbour in self.tables.neighbours.on_interface(ifindex):
-                self._forget_neighbour(neighbour.key)
+        self._place(ifindex)
         self._paths.touch_link(ifindex)
-        for other in self.tables.links.indexes():  # a name may be waiting for its port
+        for other in (
+            self.tables.links.indexes() if port is not None else ()
+        ):  # a name may be waiting for its port
             candidate = self.tables.links.get(other)
             if candidate is not None:
                 self._bind(candidate)
         return True
+
+    def _name_changed(self) -> None:
+        """Rules name interfaces that come, go, and are renamed, and nobody is told which they then mean."""
+        if self.rules.name_interfaces:
+            self._plan.want(Scope.RULES, "link")
 
     def _bind(self, link: Link) -> None:
         """A port's TAP is found by its name once, then known by its index, whatever it is renamed to."""
@@ -144,17 +161,63 @@ class Follower:
         if link.index in self.tables.ports or port is None or port in self.tables.ports.values():
             return
         self.tables.ports[link.index] = port
+        self.interfaces.put_port(link.index, port)
+        self._served(link)
+        self._place(link.index)
+
+    def _place(self, ifindex: int) -> None:
+        """A link came, went or changed: so may the sub-interfaces on it."""
+        self._placed(self.interfaces.follow(self.tables.links, ifindex))
+        for link in self.tables.links.stacked_on(ifindex):
+            self._paths.touch_link(link.index)
+
+    def _placed(self, changed: Iterable[int]) -> None:
+        for index in changed:
+            link = self.tables.links.get(index)
+            self._paths.touch_link(index)
+            self.changed = True
+            if link is not None and index in self.tables.interfaces:
+                self._served(link)
+            else:
+                self._not_served(index)
+
+    def _served(self, link: Link) -> None:
+        """The dataplane has this interface from now on."""
         self.tables.sysctls[link.index] = self._read_sysctls(link.name)
         self._paths.touch_link(link.index)
         self._plan.want(Scope.NEIGHBOURS, "tap")
         self.changed = True
 
-    def poll_sysctls(self) -> None:
-        """Reads the sysctls of all ports again."""
-        self.sysctls_stale = False
-        for ifindex in self.tables.ports:
+    def _not_served(self, ifindex: int) -> None:
+        self.tables.sysctls.pop(ifindex, None)
+        for neighbour in self.tables.neighbours.on_interface(ifindex):
+            self._forget_neighbour(neighbour.key)
+
+    def age(self) -> None:
+        """About once a second, when all paths are resolved."""
+        self._placed(self.interfaces.age(self.tables.links))
+
+    # ---- sysctls ----
+
+    def poll_sysctls(self, most: int = 64) -> None:
+        """Once a second: reads those of the ports again, and of `most` sub-interfaces, one after the other;
+        and those of the namespace."""
+        subs = sorted(self.tables.interfaces.keys() - self.tables.ports.keys())
+        turn = [index for index in subs if index > self._sysctls_turn][:most]
+        turn += subs[: max(0, min(most, len(subs)) - len(turn))]
+        self._sysctls_turn = turn[-1] if turn else 0
+        self._poll_multipath()
+        self._reread_sysctls({*self.tables.ports, *turn})
+
+    def reread_stale_sysctls(self) -> None:
+        """Those that the kernel announced a change of."""
+        stale, self.sysctls_stale = self.sysctls_stale, set()
+        self._reread_sysctls(set(self.tables.interfaces) if 0 in stale else stale)
+
+    def _reread_sysctls(self, indexes: set[int]) -> None:
+        for ifindex in indexes:
             link = self.tables.links.get(ifindex)
-            if link is None:
+            if link is None or ifindex not in self.tables.interfaces:
                 continue
             now = self._read_sysctls(link.name)
             if now != self.tables.sysctls.get(ifindex):
@@ -162,8 +225,17 @@ class Follower:
                 self._paths.touch_link(ifindex)
                 self.changed = True
 
+    def _poll_multipath(self) -> None:
+        now, before = self._read_multipath(), self.tables.multipath
+        if now == before:
+            return
+        self.tables.multipath = now
+        self.changed = True
+        if now.use_neigh != before.use_neigh:
+            self._paths.touch_all()
+
     def _netconf(self, message: Message) -> None:
-        self.sysctls_stale = True
+        self.sysctls_stale.add(sysctls.netconf_ifindex(message.data))
 
     def replace_links(self, dumped: Iterable[Message]) -> int:
         """The whole table, from a dump. Returns how many entries differ, as do the other replace_*."""
@@ -195,23 +267,9 @@ class Follower:
         self._plan.want(Scope.RULES, "rule")
 
     def replace_rules(self, family: int, dumped: Iterable[Message]) -> int:
-        why = rules.beyond_default([rules.parse(message) for message in dumped])
-        name = "rules4" if family == FAMILY_IP4 else "rules6"
-        before = getattr(self, name)
-        if why == before:
-            return 0
-        setattr(self, name, why)
-        self.changed = True
-        if why and not before:
-            log.warning(
-                "IPv%d: %s: only the kernel can follow policy rules, so it gets all IPv%d packets; "
-                "delete the rule (ip -%d rule) to forward fast again",
-                family,
-                why,
-                family,
-                family,
-            )
-        return 1
+        changed = self.rules.replace(family, tuple(rules.parse(message) for message in dumped))
+        self.changed |= changed
+        return int(changed)
 
     # ---- nexthop objects ----
 
@@ -247,16 +305,16 @@ class Follower:
 
     # ---- neighbours ----
 
-    def _is_ports(self, message: Message) -> bool:
-        return neighbours.ifindex_of(message) in self.tables.ports
+    def _is_served(self, message: Message) -> bool:
+        return neighbours.ifindex_of(message) in self.tables.interfaces
 
     def _new_neighbour(self, message: Message) -> None:
-        neighbour = neighbours.parse(message) if self._is_ports(message) else None
+        neighbour = neighbours.parse(message) if self._is_served(message) else None
         if neighbour is not None:
             self.put_neighbour(neighbour)
 
     def _del_neighbour(self, message: Message) -> None:
-        neighbour = neighbours.parse(message) if self._is_ports(message) else None
+        neighbour = neighbours.parse(message) if self._is_served(message) else None
         if neighbour is not None:
             self._forget_neighbour(neighbour.key)
 
@@ -264,8 +322,8 @@ class Follower:
         """True when packets would go elsewhere than before."""
         before = self.tables.neighbours.put(neighbour)
         self._show(neighbour.key, neighbour.usable)
-        was = (before.usable, before.mac if before.usable else b"") if before is not None else (False, b"")
-        if was == (neighbour.usable, neighbour.mac if neighbour.usable else b""):
+        was = before.matters if before is not None else NO_NEIGHBOUR
+        if was == neighbour.matters:
             return False
         self._paths.touch_neighbour(neighbour.key)
         return True
@@ -273,7 +331,7 @@ class Follower:
     def _forget_neighbour(self, key: Key) -> bool:
         before = self.tables.neighbours.remove(key)
         self._show(key, False)
-        if before is None or not before.usable:
+        if before is None or before.matters == NO_NEIGHBOUR:
             return False
         self._paths.touch_neighbour(key)
         return True
@@ -297,7 +355,7 @@ class Follower:
     def replace_neighbours(self, dumped: Iterable[Message]) -> int:
         now = {}
         for message in dumped:
-            neighbour = neighbours.parse(message) if self._is_ports(message) else None
+            neighbour = neighbours.parse(message) if self._is_served(message) else None
             if neighbour is not None:
                 now[neighbour.key] = neighbour
         gone = self.tables.neighbours.keys() - now.keys()

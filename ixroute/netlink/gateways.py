@@ -27,7 +27,8 @@ MOST_PER_PASS = (
 )
 
 Ask = Callable[[Key, bool, bool], None]
-"""(neighbour, managed, create): use it once, managed or not; create: when there is no entry, and only then."""
+"""(neighbour, managed, create): use it once, managed or not; create: there is no entry, make it, and leave one alone
+that somebody made meanwhile."""
 
 
 @dataclass(slots=True)

@@ -16,8 +16,11 @@ IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 
 ETH_P_8021Q = 0x8100
+ETH_P_8021AD = 0x88A8
 _IFLA_VLAN_ID = 1
+_IFLA_VLAN_EGRESS_QOS = 3
 _IFLA_VLAN_PROTOCOL = 5
+_IFLA_VRF_TABLE = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_EXT_MASK = 29
 _IFLA_MASTER = 10
@@ -37,10 +40,13 @@ class Link:
     parent: int = 0  # IFLA_LINK in this namespace, 0: none
     kind: str = ""
     vlan_id: int = 0
-    vlan_protocol: int = 0
+    vlan_protocol: int = 0  # ETH_P_*
+    egress_qos: bool = False  # a VLAN that sends other priorities than 0
+    vrf_table: int = 0  # of a VRF: the table that packets of its members look up
     carrier: bool = False
     promisc: bool = False
     allmulti: bool = False
+    moved: bool = False  # RTM_DELLINK only: it went to another network namespace
 
     @property
     def up(self) -> bool:
@@ -52,13 +58,13 @@ class Link:
 
     @property
     def is_vlan(self) -> bool:
-        """A sub-interface that a worker can recognise by its tag. 802.1ad is not."""
-        return self.kind == "vlan" and self.vlan_protocol == ETH_P_8021Q
+        """A sub-interface of its parent: packets that have its tag."""
+        return self.kind == "vlan" and self.vlan_protocol in (ETH_P_8021Q, ETH_P_8021AD)
 
     @property
     def takes_frames(self) -> bool:
         """On its parent, frames are no longer only the parent's."""
-        return self.kind in _TAKES_FRAMES or (self.kind == "vlan" and not self.is_vlan)
+        return self.kind in _TAKES_FRAMES
 
 
 def parse(message: Message) -> Link | None:
@@ -70,10 +76,13 @@ def parse(message: Message) -> Link | None:
     name, mtu = decoded.get_attr("IFLA_IFNAME"), decoded.get_attr("IFLA_MTU")
     if not name or mtu is None:
         return None
+    if isinstance(name, bytes):  # not UTF-8
+        name = name.decode("utf-8", "backslashreplace")
     flags = decoded["flags"]
     info = decoded.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
-    vlan = bytes(info.get_attr("IFLA_INFO_DATA") or b"") if kind == "vlan" and info is not None else b""
+    data = bytes(info.get_attr("IFLA_INFO_DATA") or b"") if info is not None else b""
+    vlan, vrf = data if kind == "vlan" else b"", data if kind == "vrf" else b""
     elsewhere = decoded.get_attr("IFLA_LINK_NETNSID") is not None  # its parent's index is another namespace's
     carrier = decoded.get_attr("IFLA_CARRIER")
     mac = bytes(decoded.get_attr("IFLA_ADDRESS") or b"")
@@ -88,17 +97,22 @@ def parse(message: Message) -> Link | None:
         kind=kind,
         vlan_id=_number(vlan, _IFLA_VLAN_ID, "=H"),
         vlan_protocol=_number(vlan, _IFLA_VLAN_PROTOCOL, ">H"),
+        vrf_table=_number(vrf, _IFLA_VRF_TABLE, "=I"),
+        egress_qos=bool(
+            messages.attribute(vlan, _IFLA_VLAN_EGRESS_QOS)
+        ),  # the kernel lists those that are not 0
         carrier=bool(carrier) if carrier is not None else bool(flags & IFF_LOWER_UP),
         # flags show what `ip link set promisc on` asked for; the counts, what packet sockets and bridges did
         # too
         promisc=bool(flags & IFF_PROMISC or decoded.get_attr("IFLA_PROMISCUITY")),
         allmulti=bool(flags & IFF_ALLMULTI or decoded.get_attr("IFLA_ALLMULTI")),
+        moved=decoded.get_attr("IFLA_NEW_NETNSID") is not None,
     )
 
 
 def _number(data: bytes, kind: int, fmt: str) -> int:
     payload = messages.attribute(data, kind)
-    return int(struct.unpack_from(fmt, payload)[0]) if payload and len(payload) >= 2 else 0
+    return int(struct.unpack_from(fmt, payload)[0]) if payload and len(payload) >= struct.calcsize(fmt) else 0
 
 
 def dump_request() -> tuple[int, bytes]:
@@ -119,6 +133,7 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._links: dict[int, Link] = {}
+        self._on: dict[int, dict[int, Link]] = {}  # by parent
 
     def __len__(self) -> int:
         return len(self._links)
@@ -135,16 +150,31 @@ class LinkTable:
 
     def put(self, link: Link) -> Link | None:
         """Returns what was there before."""
-        before = self._links.get(link.index)
+        before = self.remove(link.index)
         self._links[link.index] = link
+        if link.parent and link.parent != link.index:
+            self._on.setdefault(link.parent, {})[link.index] = link
         return before
 
     def remove(self, index: int) -> Link | None:
-        return self._links.pop(index, None)
+        link = self._links.pop(index, None)
+        if link is not None and index in self._on.get(link.parent, {}):
+            del self._on[link.parent][index]
+            if not self._on[link.parent]:
+                del self._on[link.parent]
+        return link
+
+    def names(self) -> set[str]:
+        return {link.name for link in self._links.values()}
+
+    def vrf_of(self, link: Link) -> Link | None:
+        """The VRF that it is a member of."""
+        master = self._links.get(link.master) if link.master else None
+        return master if master is not None and master.kind == "vrf" else None
 
     def indexes(self) -> set[int]:
         return set(self._links)
 
     def stacked_on(self, index: int) -> list[Link]:
         """Links whose parent is this one."""
-        return [link for link in self._links.values() if link.parent == index and link.index != index]
+        return list(self._on.get(index, {}).values())

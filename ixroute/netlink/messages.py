@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from pyroute2.netlink import nla, nlmsg
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
 _NLMSGHDR_BYTES = 16
+BYTE_ORDER: Literal["little", "big"] = "little" if sys.byteorder == "little" else "big"
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -57,6 +57,7 @@ class LinkMessage(nlmsg):  # type: ignore[misc]
         (30, "IFLA_PROMISCUITY", "uint32"),
         (33, "IFLA_CARRIER", "uint8"),
         (37, "IFLA_LINK_NETNSID", "int32"),
+        (45, "IFLA_NEW_NETNSID", "int32"),
         (61, "IFLA_ALLMULTI", "uint32"),
     )
 
@@ -70,7 +71,7 @@ class AddressMessage(nlmsg):  # type: ignore[misc]
 
     prefix = "IFA_"
     fields = (("family", "B"), ("prefixlen", "B"), ("flags", "B"), ("scope", "B"), ("index", "I"))
-    nla_map = ((1, "IFA_ADDRESS", "cdata"), (2, "IFA_LOCAL", "cdata"))
+    nla_map = ((1, "IFA_ADDRESS", "cdata"), (2, "IFA_LOCAL", "cdata"), (4, "IFA_BROADCAST", "cdata"))
 
 
 class NeighbourMessage(nlmsg):  # type: ignore[misc]
@@ -102,10 +103,8 @@ class NextHopMessage(nlmsg):  # type: ignore[misc]
         (6, "NHA_GATEWAY", "cdata"),
         (7, "NHA_ENCAP_TYPE", "uint16"),
         (11, "NHA_FDB", "flag"),
+        (12, "NHA_RES_GROUP", "cdata"),
     )
-
-
-RuleMessage = fibmsg
 
 
 def decode(message_class: Any, data: bytes) -> Any:
@@ -146,6 +145,17 @@ def _decode_attributes(message: Any) -> None:
 def names(message: Any) -> frozenset[str]:
     """Names of the attributes a message carries."""
     return frozenset(attribute[0] for attribute in message["attrs"])
+
+
+def attributes(data: bytes, offset: int) -> dict[int, bytes]:
+    """Payloads of a message's attributes by number, the last of each. ValueError: a length that cannot be."""
+    _check_lengths(data, offset)
+    found = {}
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def attribute(data: bytes, wanted: int) -> bytes | None:

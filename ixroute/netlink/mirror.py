@@ -30,7 +30,9 @@ from ixroute.netlink.contract import (
     AdjacenciesLike,
     NeighbourView,
     Port,
+    ProgramView,
     RibLike,
+    RuleView,
     Sink,
     StreamLike,
 )
@@ -40,7 +42,8 @@ from ixroute.netlink.follow import Follower
 from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
-from ixroute.netlink.resolve import flatten, resolve
+from ixroute.netlink.programs import Programs
+from ixroute.netlink.resolve import Adjacency, Group, Leg, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
 
@@ -120,6 +123,7 @@ class Mirror:
         self._asker = Asker(self._asking_failed)
         self.gateways = GatewayKeeper(self._asker.ask)
         self._announcer = Announcer(ports, watch, sink, self._tell)
+        self.programs = Programs(rib, actions, sink, self._tell)
 
     # ---- what others call ----
 
@@ -174,24 +178,50 @@ class Mirror:
             "malformed": self.follower.malformed,
             "taps_lost": self.follower.taps_lost,
             "links": len(tables.links),
+            "sub_interfaces": len(tables.interfaces) - len(tables.ports),
+            "sub_interfaces_refused": self.follower.interfaces.refused,
             "neighbours": len(tables.neighbours),
             "nexthops": len(tables.nexthops),
             "paths": len(self.paths),
             "managed": self.gateways.count,
             "refused_requests": self._asker.failed,
-            "policy_rules": [why for why in (self.follower.rules4, self.follower.rules6) if why],
+            "policy_rules": list(self.programs.punting),
             **self._rib_stats,
         }
 
     def neighbours(self) -> list[NeighbourView]:
         """For `show neighbors`, sorted by interface and address."""
         with self.locked():
-            return neighbour_views(self.follower.tables)
+            return neighbour_views(self.follower.tables, self.follower.interfaces)
+
+    def rules(self) -> tuple[list[RuleView], list[ProgramView]]:
+        """For `show rules`: each rule and what becomes of it, in the kernel's order, and what each interface looks
+        up for it."""
+        with self.locked():
+            return self.programs.rule_views(), list(self.programs.program_views())
+
+    def vrf_table(self, name: str) -> int:
+        """A VRF's table. KeyError: there is no such VRF. Under locked()."""
+        link = self.follower.tables.links.by_name(name)
+        if link is None or not link.vrf_table:
+            raise KeyError(name)
+        return link.vrf_table
 
     def describe(self, index: int) -> str:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
         with self.locked():
             return describe_path(index, self.paths.get(index), self.follower.tables)
+
+    def group(self, index: int) -> Group | None:
+        """The legs of an adjacency that is several next hops, as they were written last. Under locked()."""
+        known = self.paths.get(index)
+        return known.adjacency if known is not None and isinstance(known.adjacency, Group) else None
+
+    def hops(self, index: int) -> tuple[Leg, ...]:
+        """The next hops of an adjacency: of a nexthop object those that it has now, whatever its routes said once.
+        Empty when there are none, or they are not known. Under locked()."""
+        known = self.paths.get(index)
+        return known.route.legs if known is not None else ()
 
     def interface_name(self, ifindex: int) -> str:
         """An interface's name, or its number in text when it has none (any more). Under locked()."""
@@ -233,6 +263,8 @@ class Mirror:
             self._take_asked()
             self._receive()
             self.update_paths()  # what has died stops forwarding before a dump takes its time
+            if self._synced.is_set():
+                self._announce()  # a new sub-interface's packets wait for it, or are lost
             if self.plan.wait(now) == 0.0:
                 self._resync()
                 self.update_paths()
@@ -306,7 +338,7 @@ class Mirror:
         self._guarded("routes", Scope.ROUTES4 | Scope.ROUTES6, self._receive_routes)
         self._asker.receive(self.gateways, self.follower.tables.neighbours)
         if self.follower.sysctls_stale:
-            self.follower.poll_sysctls()
+            self.follower.reread_stale_sysctls()
 
     def _guarded(self, name: str, scope: Scope, receive: Callable[[socket.socket], object]) -> None:
         """Receives; an overrun costs a dump of `scope`, any other error the sockets."""
@@ -397,6 +429,7 @@ class Mirror:
 
     def update_paths(self) -> None:
         """Resolves what was touched, a bounded number of paths, and writes the adjacencies that changed."""
+        self._follow_buckets(time.monotonic())
         for path_id in self._rib.take_new_paths():
             self.paths.drop(path_id)  # the id may have been another path's: nothing known of it holds
             self.paths.touch(path_id)
@@ -414,19 +447,47 @@ class Mirror:
         adjacency = resolve(path, route, tables, self._actions)
         before = self.paths.get(path_id)
         if before is None or before.adjacency != adjacency:
-            self._table.set(
-                path_id,
-                mac=adjacency.mac,
-                interface=adjacency.interface,
-                action=adjacency.action,
-                mtu=adjacency.mtu,
-            )
+            self._write(path_id, adjacency)
         known = Known(path, route, adjacency)
         if known != before:
             self.paths.put(path_id, known)
             self.gateways.want(
                 gateway_of_path(path_id, known, tables, self._rib, self.follower.in_rib), time.monotonic()
             )
+
+    def _write(self, path_id: int, adjacency: Adjacency | Group) -> None:
+        if isinstance(adjacency, Group):
+            self._table.set_group(path_id, adjacency.legs, adjacency.buckets)
+            return
+        self._table.set(
+            path_id,
+            mac=adjacency.mac,
+            interface=adjacency.interface,
+            action=adjacency.action,
+            mtu=adjacency.mtu,
+        )
+
+    def _follow_buckets(self, now: float) -> None:
+        """Resilient groups that changed: what is in use is read first, or it would be taken for idle."""
+        tables = self.follower.tables
+        if tables.buckets.outdated(tables.nexthops):
+            self._read_bucket_marks(now)
+            for identity in tables.buckets.follow(tables.nexthops, now):
+                self.paths.touch_nexthop(identity)
+
+    def _read_bucket_marks(self, now: float) -> None:
+        buckets = self.follower.tables.buckets
+        for identity in buckets.ids():
+            for path_id in self.paths.of_nexthop(identity):
+                known = self.paths.get(path_id)
+                if known is not None and isinstance(known.adjacency, Group) and known.adjacency.buckets:
+                    buckets.use(identity, self._table.take_buckets_used(path_id), now)
+
+    def _keep_buckets(self, now: float) -> None:
+        """Once a second: what time allows to move in resilient groups."""
+        self._read_bucket_marks(now)
+        for identity in self.follower.tables.buckets.upkeep(now):
+            self.paths.touch_nexthop(identity)
 
     def _write_reserved(self) -> None:
         """The reserved adjacencies of fib/adjacency.h, in their order."""
@@ -453,6 +514,10 @@ class Mirror:
             return
         self._next_tick = now + TICK_S
         self.follower.poll_sysctls()
+        self._keep_buckets(now)
+        if not self.paths.dirty:
+            self.follower.age()
+        self.follower.changed |= self._announcer.retry or self.programs.retry
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()
@@ -489,8 +554,14 @@ class Mirror:
         if not self.follower.changed:
             return
         self.follower.changed = False
-        self._announcer.set_rules(bool(self.follower.rules4), bool(self.follower.rules6))
-        self._announcer.announce(self.follower.tables, self.follower.addresses)
+        # Views first: an interface comes up, or leaves its master, when its packets have where to look.
+        self.programs.announce(self.follower.tables, self.follower.rules)
+        self._announcer.announce(
+            self.follower.tables,
+            self.follower.addresses,
+            self.follower.interfaces,
+            self.follower.rules.custom_ip4,
+        )
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

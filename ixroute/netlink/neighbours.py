@@ -46,6 +46,9 @@ FAMILY_OF_AF: dict[int, int] = {af: family for family, af in AF_OF_FAMILY.items(
 Key = tuple[int, int, bytes]
 """(ifindex, family, address)"""
 
+NO_NEIGHBOUR = (b"", True)
+"""Neighbour.matters of one that there is no entry of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -66,6 +69,17 @@ class Neighbour:
         """Packets may be sent to its MAC. A group or empty MAC is nobody's (NOARP entries of broadcasts have
         one)."""
         return bool(self.state & _USABLE) and self.mac != NO_MAC and not self.mac[0] & 1
+
+    @property
+    def valid(self) -> bool:
+        """NUD_VALID: the kernel would choose it among several next hops (fib_good_nh, nexthop_is_good_nh). One without
+        an entry counts as valid too."""
+        return bool(self.state & _USABLE)
+
+    @property
+    def matters(self) -> tuple[bytes, bool]:
+        """What a path's resolution depends on: the MAC when there is one to use, and `valid`."""
+        return (self.mac if self.usable else b"", self.valid)
 
     @property
     def managed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which neighbours are gateways: next hops of routes, on ports. A host that is only itself reached is
+"""Which neighbours are gateways: next hops of routes, on ports and their VLANs. A host that is only itself reached is
 none."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gateway_of_path(path_id: int, known: Known, tables: Tables, rib: RibLike, in
         link = tables.links.get(leg.ifindex)
         if (
             leg.neighbour is None
-            or leg.ifindex not in tables.ports
+            or leg.ifindex not in tables.interfaces
             or link is None
             or not link.up
             or link.noarp
@@ -34,10 +34,12 @@ def gateway_of_path(path_id: int, known: Known, tables: Tables, rib: RibLike, in
 
 
 def _is_a_hosts(known: Known, key: Key, in_rib: InRib) -> bool:
-    """A neighbour's own host prefix has this very path (rib.h: a single leg with itself as gateway)."""
+    """A neighbour's own host prefix has this very path (rib.h: a single leg with itself as gateway, of the
+    neighbour's family), and path_routes counts it."""
     path = known.path
     if (
         path.type != RouteType.UNICAST
+        or path.family != key[1]
         or path.nhid
         or path.mtu
         or path.kernel_only

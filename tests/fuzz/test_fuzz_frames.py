@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from forward_rig import MAC, OWN4, PATHS, USUAL, Context, Outcome, Rig
 from forward_twin import twin
+from forward_view_rig import ViewRig
 from fuzz_frames import FrameMutator
+from fuzz_views import random_view
 from test_forward_packets import TABLE
 
 from ixroute._dataplane import ffi, lib
@@ -35,7 +37,7 @@ class Fuzz:
     """A rig with rings for a batch, and the means to fill and empty them quickly."""
 
     def __init__(self, seed: int) -> None:
-        self.rig = Rig(frames=8192, slots=BATCH)
+        self.rig = ViewRig(frames=8192, slots=BATCH)
         self.settle()
         self.home = self.rig.pool.n
         self.dice = np.random.default_rng(seed)
@@ -55,7 +57,9 @@ class Fuzz:
             flags |= USUAL & 7
             flags &= ~256
         vlans = tuple(int(vid) for vid in self.dice.choice([0, 5, 6, 255, 4094], 2, replace=False))
-        return Context(flags, vlans, bool(self.dice.random() < 0.5))
+        tokens = bool(self.dice.random() < 0.5)
+        views = (random_view(self.dice, 4), random_view(self.dice, 6)) if self.dice.random() < 0.5 else None
+        return Context(flags, vlans, tokens, views)
 
     def deliver(self, port: int) -> list[bytes]:
         """A batch arrives; returns what it was."""
@@ -166,7 +170,7 @@ def shuffle_tables(rig: Rig, dice: np.random.Generator) -> None:
         rig.adjacencies.set(
             index,
             mac=dice.bytes(6),
-            port=int(dice.choice([0, 1, 1, 1, 2, 3, 63, 64, 255])),
+            interface=int(dice.choice([0, 1, 1, 1, 2, 3, 63, 64, 1023])),
             action=int(dice.choice(actions)) if dice.random() < 0.3 else 0,
             mtu=int(dice.choice([0, 20, 68, 1280, 1500, 65535])),
         )

@@ -75,7 +75,7 @@ def sound_route(dice: random.Random) -> bytes:
 
 
 class Tables:
-    """The real FIB and RIB."""
+    """The real RIB and FIBs, some of them of one table."""
 
     def __init__(self, dice: random.Random, path_ids: int) -> None:
         self.dice = dice
@@ -93,7 +93,7 @@ class Tables:
     def something_else(self) -> None:
         """What the mirror does between messages."""
         dice = self.dice
-        match dice.randrange(6):
+        match dice.randrange(7):
             case 0 | 1:
                 address, ifindex = dice.choice([*GATEWAYS4, *GATEWAYS6[:2]]), dice.randrange(1, 4)
                 (self.rib.neighbour_add if dice.random() < 0.6 else self.rib.neighbour_remove)(
@@ -112,10 +112,16 @@ class Tables:
             case 4:
                 self.rib.settle()
             case 5:
-                lib.fib_fail_allocation(self.fib.c, dice.choice((0, 0, 1, 5, 20)))
+                lib.fib_fail_allocation(dice.choice(self.fibs()).c, dice.choice((0, 0, 1, 5, 20)))
+            case 6:
+                self.rib.fib(dice.choice((254, 255, 253, 100, 70000, 7)), dice.choice((0, 0, 1, 25)))
+
+    def fibs(self) -> list[Fib]:
+        return [self.fib, *self.rib.fibs().values()]
 
     def check(self) -> None:
-        lib.fib_fail_allocation(self.fib.c, 0)
+        for fib in self.fibs():
+            lib.fib_fail_allocation(fib.c, 0)
         self.rib.settle()
         self.rib.check()
         self.fib.check()
@@ -127,6 +133,8 @@ class Tables:
             self.rib.dump_end(family)
         self.check()
         assert self.rib.stats().routes4 == self.rib.stats().routes6 == 0
+        for fib in self.fibs():
+            fib.check()
         self.stream.close()
         self.rib.close()
         self.adjacencies.close()

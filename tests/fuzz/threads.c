@@ -41,7 +41,7 @@
 
 static const uint8_t mac[2][6] = {{2, 0, 0, 0, 0, 0x10}, {2, 0, 0, 0, 0, 0x11}};
 static struct umem umem;
-static struct fib *fib;
+static struct fib *fib, *empty; /* of one epoch */
 static struct adjacency_table *adjacencies;
 static struct dataplane *dataplane;
 static struct worker *worker;
@@ -49,6 +49,7 @@ static struct tap_door *door;
 static struct memport *port[2];
 static int kernel[2]; /* the kernel's side of the TAPs */
 static _Atomic int over;
+static unsigned extra; /* packets beyond one a round */
 
 static void *run_worker(void *unused)
 {
@@ -69,6 +70,54 @@ static struct prefix prefix4(uint8_t b, uint8_t c, uint8_t len)
 	return (struct prefix){.family = FAMILY_IP4, .len = len, .addr = {10, b, c}};
 }
 
+/* Three programs in turn that come to the same: one lookup; one that goes on; one with conditions. */
+static void view_swap(unsigned i)
+{
+	const struct view_step steps[] = {
+		{.fib = empty},
+		{.kind = VIEW_VERDICT, .reason = REASON_policy_rule, .protocol = 6, .destination_first = 1,
+		 .destination_last = (uint16_t)(1 + i % 7)},
+		{.fib = fib},
+	};
+	unsigned from = i % 3;
+
+	MUST(dataplane_set_view(dataplane, i / 4 % 2 * 64, 4, steps + from, 3 - from, from == 2 ? VIEW_SAME_SOURCE : 0) == 0);
+}
+
+/* One leg, or several; hash-threshold or resilient. All lead to port 1. */
+static void adjacency_change(unsigned i, const uint8_t peers[2][6])
+{
+	const uint16_t buckets[4] = {0, 1, 1, 0};
+	struct group_leg legs[2] = {{.interface = 1, .mtu = 1500, .weight = 1}, {.interface = 1, .mtu = 1500, .weight = 2}};
+	uint8_t used[4];
+
+	for (unsigned leg = 0; leg < 2; leg++)
+		memcpy(legs[leg].mac, peers[leg], 6);
+	if (i / 4 % 3 == 0)
+		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+	else
+		MUST(adjacency_set_group(adjacencies, VIA_1 + i % 2, legs, 1 + i / 2 % 2, buckets,
+					 i / 4 % 3 == 1 && i / 2 % 2 ? 4 : 0) == 0);
+	adjacency_take_buckets_used(adjacencies, VIA_1 + i % 2, used);
+	adjacency_take_legs_used(adjacencies, VIA_1 + i % 2, used);
+	MUST(dataplane_set_multipath(dataplane, 4, i / 16 % 4, 0xfff) == 0);
+}
+
+static const struct vlan_tag seven = {0x8100, 7}, nine = {0x8100, 9};
+
+/* Sub-interface 64 is always there, with some flags or others; 65 and its number come and go. */
+static void write_interfaces(unsigned i)
+{
+	int result;
+
+	MUST(dataplane_set_interface(dataplane, 64, 0, &seven, 1, mac[0], 1500,
+				     PORT_UP | PORT_IP4_FORWARD | (i % 2 ? PORT_SEND_REDIRECTS : 0)) == 0);
+	if (i % 3 == 0)
+		MUST(dataplane_clear_interface(dataplane, 65) == 0);
+	result = dataplane_set_interface(dataplane, 65, i % 2, &nine, 1, mac[i % 2], 1500, 0);
+	MUST(result == 0 || result == -EBUSY); /* there with the other port, or the worker has not passed since */
+}
+
 /* Whatever it does, 10.0.0.0/8 leads to port 1 and 192.0.2.1 to the router. */
 static void *run_writer(void *unused)
 {
@@ -86,11 +135,13 @@ static void *run_writer(void *unused)
 		MUST(fib_insert(fib, &longer, VIA_1 + i % 2) == 0);
 		if (i % 3)
 			MUST(fib_remove(fib, &longer) == 0);
-		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+		adjacency_change(i, peers);
 		MUST(dataplane_set_port(dataplane, 0, mac[0], 1500, PORT_UP | PORT_IP4_FORWARD | (i % 2 ? PORT_SEND_REDIRECTS : 0)) == 0);
-		MUST(dataplane_set_vlans(dataplane, 0, &vid, 1) == 0);
+		MUST(dataplane_set_vlans(dataplane, 0, &vid, vid != 9) == 0);
+		write_interfaces(i);
 		MUST(dataplane_set_local4(dataplane, &own, i % 2) == 0);
 		MUST(dataplane_set_policer(dataplane, REASON_local_route, 1000000000, 1000 + i % 7) == 0);
+		view_swap(i);
 		worker_take_used(worker, used, 64);
 		fib_collect(fib);
 		if (i % 8 == 0)
@@ -127,6 +178,29 @@ static void packet_write(uint8_t packet[60], const uint8_t destination[4], uint8
 	packet[25] = (uint8_t)sum;
 }
 
+static void deliver(const uint8_t *packet, uint32_t len, uint64_t began)
+{
+	while (memport_deliver(port[0], packet, len) == -ENOBUFS)
+		MUST(now_ns() - began < 5000000000u);
+}
+
+/* With the tag of VLAN 9, which ends it; and perhaps with that of VLAN 7, which does not. */
+static void deliver_tagged(const uint8_t packet[60], unsigned i, uint64_t began)
+{
+	uint8_t tagged[64];
+
+	memcpy(tagged, packet, 12);
+	memcpy(tagged + 12, "\x81\0\0\x09", 4);
+	memcpy(tagged + 16, packet + 12, 48);
+	deliver(tagged, sizeof(tagged), began);
+	extra++;
+	tagged[15] = 7;
+	if (i % 4 == 0)
+		deliver(tagged, sizeof(tagged), began);
+	else
+		deliver(packet, 60, began);
+}
+
 /* One packet in and the same one out, waited for. */
 static void round_trip(unsigned i)
 {
@@ -138,9 +212,10 @@ static void round_trip(unsigned i)
 	packet_write(packet, way == 1 ? (const uint8_t[]){192, 0, 2, 1} : (const uint8_t[]){10, 1, 2, 3}, (uint8_t)i);
 	if (way == 2)
 		MUST(send(kernel[1], packet, sizeof(packet), 0) == sizeof(packet));
+	else if (way == 1)
+		deliver(packet, sizeof(packet), began);
 	else
-		while (memport_deliver(port[0], packet, sizeof(packet)) == -ENOBUFS)
-			MUST(now_ns() - began < 5000000000u);
+		deliver_tagged(packet, i, began);
 	for (;;) {
 		got = way == 1 ? recv(kernel[0], out, sizeof(out), MSG_DONTWAIT) :
 				 (ssize_t)memport_collect(port[1], out, sizeof(out));
@@ -162,10 +237,11 @@ static void set_up(void)
 
 	umem = (struct umem){aligned_alloc(4096, FRAMES * FRAME_BYTES), FRAMES * FRAME_BYTES, FRAME_BYTES, FRAMES};
 	fib = fib_create(NULL);
-	adjacencies = adjacency_table_create(64, REASON_no_route);
+	empty = fib_create(fib_epoch(fib));
+	adjacencies = adjacency_table_create(64, REASON_no_route, fib_epoch(fib));
 	dataplane = dataplane_create(&umem, fib, adjacencies, 2, 1);
 	door = tap_door_create(&umem, door_event);
-	MUST(umem.base && fib && adjacencies && dataplane && door && pool && lane);
+	MUST(umem.base && fib && empty && adjacencies && dataplane && door && pool && lane);
 	for (uint64_t i = 0; i < FRAMES; i++)
 		frame_pool_put(pool, &umem, i * FRAME_BYTES);
 	worker = worker_create(dataplane, 0, pool, lane);
@@ -183,6 +259,7 @@ static void set_up(void)
 		MUST(dataplane_set_port(dataplane, i, mac[i], 9000, PORT_UP | PORT_IP4_FORWARD) == 0);
 		adjacency_set(adjacencies, VIA_1 + i, (const uint8_t[]){2, 0, 0, 0, 1, 1}, 1, 0, 1500);
 	}
+	MUST(dataplane_set_interface(dataplane, 64, 0, &seven, 1, mac[0], 1500, PORT_UP | PORT_IP4_FORWARD) == 0);
 	MUST(fib_insert(fib, &ten, VIA_1) == 0 && fib_insert(fib, &us, ADJ_LOCAL) == 0);
 	MUST(dataplane_set_policer(dataplane, REASON_local_route, 1000000000, 1000) == 0);
 }
@@ -215,7 +292,7 @@ int main(int argc, char **argv)
 	tap_door_stop(door);
 	pthread_join(thread[0], NULL);
 	pthread_join(thread[1], NULL);
-	MUST(worker_counters(worker)->packets == rounds);
+	MUST(worker_counters(worker)->packets == rounds + extra);
 	printf("rounds %u late %u sleeps %llu worst_us %llu\n", rounds, late,
 	       (unsigned long long)worker_counters(worker)->sleeps, (unsigned long long)worst / 1000);
 	return 0;

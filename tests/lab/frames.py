@@ -18,6 +18,8 @@ ROUTER_DMZ, THIRD = "02:00:00:00:03:01", "02:00:00:00:03:02"
 LAN_MTU, WAN_MTU, DMZ_MTU = 1500, 1400, 1500
 
 FORWARD = "forward"
+ANY = "any"
+"""Verdict of a case of which only what comes out is compared."""
 
 
 @dataclass(frozen=True)

@@ -237,10 +237,10 @@ def _frames(source: Source) -> Iterator[Case]:
             return frame[:12] + stack + frame[12:]
 
         yield Case(f"{family} with a VLAN tag of id 1", tagged((0x8100, 1)), "vlan_tag_mismatch")
-        yield Case(f"{family} with a service tag (802.1ad)", tagged((0x88A8, 7)), "non_ip")
+        yield Case(f"{family} with a service tag (802.1ad)", tagged((0x88A8, 7)), "vlan_tag_mismatch")
         yield Case(f"{family} with a priority tag, drop eligible", tagged((0x8100, 0x1000)), FORWARD)
         yield Case(f"{family} with a priority tag of 802.1ad", tagged((0x88A8, 0x6000)), FORWARD)
-        yield Case(f"{family} with two priority tags", tagged((0x8100, 0), (0x8100, 0)), "vlan_sub_interface")
+        yield Case(f"{family} with two priority tags", tagged((0x8100, 0), (0x8100, 0)), FORWARD)
         yield Case(
             f"{family} with a tag behind a priority tag",
             tagged((0x8100, 0), (0x8100, 7)),

@@ -8,6 +8,7 @@ over those. ICMP errors quote packets, so the same is done inside of them.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 
 from lab.packets import ETH_IP4, ETH_IP6, FRAGMENT, HOP_BY_HOP, ICMP, ICMP6
 
@@ -32,18 +33,19 @@ OWN6 = {
 }  # fmt: skip
 
 
-def masked(frame: bytes) -> bytes:
+def masked(frame: bytes, own4: Collection[bytes] = OWN4) -> bytes:
+    """An untagged frame. own4: the router's addresses, whose packets have an identification of the kernel's choice."""
     kind = frame[12:14]
     if kind == KIND_IP4 and len(frame) >= 34:
-        return frame[:14] + _ip4(frame[14:])
+        return frame[:14] + _ip4(frame[14:], own4)
     if kind == KIND_IP6 and len(frame) >= 54:
         return frame[:14] + _ip6(frame[14:])
     return frame
 
 
-def _ip4(packet: bytes) -> bytes:
+def _ip4(packet: bytes, own4: Collection[bytes]) -> bytes:
     header = (packet[0] & 15) * 4
-    own = packet[12:16] in OWN4 or packet[12] == 127
+    own = packet[12:16] in own4 or packet[12] == 127
     stamps = _time_stamps(packet, header) if header > 20 else None
     quotes = packet[9] == ICMP and not packet[6] & 0x1F and not packet[7]
     if not (own or stamps or quotes):
@@ -56,16 +58,16 @@ def _ip4(packet: bytes) -> bytes:
     if own or stamps:
         out[10:12] = b"\0\0"
     if quotes:
-        _icmp(out, header, own)
+        _icmp(out, header, own, own4)
     return bytes(out)
 
 
-def _icmp(out: bytearray, at: int, own: bool) -> None:
+def _icmp(out: bytearray, at: int, own: bool, own4: Collection[bytes]) -> None:
     if len(out) < at + 8:
         return
     if out[at] in QUOTING and len(out) >= at + 28 and out[at + 8] >> 4 == 4:
         inner = bytes(out[at + 8 :])
-        quoted = _ip4(inner)
+        quoted = _ip4(inner, own4)
         if quoted != inner:
             out[at + 8 :] = quoted
             out[at + 2 : at + 4] = b"\0\0"

@@ -21,11 +21,13 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 NLMSG_ERROR = 2
 NLM_F_REQUEST = 1
 RTM_F_FIB_MATCH = 0x2000
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY = 1, 2, 3, 4, 5
 SO_RCVBUFFORCE = 33
 _TYPES = ("", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit")
 _ERRORS = {101: "", 113: "unreachable", 22: "blackhole", 13: "prohibit"}  # ENETUNREACH: no route
 AT_ONCE = 200
+KERNEL = "the kernel's"
+"""Type of what the daemon leaves to the kernel because of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +40,25 @@ class Found:
     device: str = ""
 
 
-def kernel_answers(namespace: Namespace, addresses: Sequence[str]) -> list[Found]:
-    """In order of the addresses, all of one family."""
+def kernel_answers(
+    namespace: Namespace, addresses: Sequence[str], iif: str = "", source: str = ""
+) -> list[Found]:
+    """In order of the addresses, all of one family. iif: for packets that come in by this interface from `source`."""
     v6 = ":" in addresses[0]
     af, bits = (socket.AF_INET6, 128) if v6 else (socket.AF_INET, 32)
     names = _interfaces(namespace)
+    more = b""
+    if iif:
+        index = next(number for number, name in names.items() if name == iif)
+        packed = socket.inet_pton(af, source)
+        more = struct.pack("=HHI", 8, RTA_IIF, index) + struct.pack("=HH", 4 + len(packed), RTA_SRC) + packed
     out: list[Found] = []
     with namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         sock.settimeout(10)
         for start in range(0, len(addresses), AT_ONCE):
             asked = addresses[start : start + AT_ONCE]
-            sock.send(b"".join(_request(af, bits, start + i, a) for i, a in enumerate(asked)))
+            sock.send(b"".join(_request(af, bits, start + i, a, more) for i, a in enumerate(asked)))
             answers: dict[int, Found] = {}
             while len(answers) < len(asked):
                 answers.update(_replies(sock.recv(1 << 16), af, names))
@@ -57,10 +66,10 @@ def kernel_answers(namespace: Namespace, addresses: Sequence[str]) -> list[Found
     return out
 
 
-def _request(af: int, bits: int, number: int, address: str) -> bytes:
+def _request(af: int, bits: int, number: int, address: str, more: bytes) -> bytes:
     packed = socket.inet_pton(af, address)
     body = struct.pack("=BBBBBBBBI", af, bits, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)  # struct rtmsg
-    body += struct.pack("=HH", 4 + len(packed), RTA_DST) + packed
+    body += struct.pack("=HH", 4 + len(packed), RTA_DST) + packed + more
     return struct.pack("=IHHII", 16 + len(body), RTM_GETROUTE, NLM_F_REQUEST, number, 0) + body
 
 
@@ -106,17 +115,18 @@ def _interfaces(namespace: Namespace) -> dict[int, str]:
     return {link["ifindex"]: link["ifname"] for link in json.loads(namespace.ip("-j link show"))}
 
 
-def daemon_answers(daemon: Daemon, addresses: Sequence[str]) -> list[Found]:
+def daemon_answers(daemon: Daemon, addresses: Sequence[str], iif: str = "", source: str = "") -> list[Found]:
     """In order of the addresses. What packets meet, in the kernel's words: an entry of a neighbour's own is told
-    as the route it lies under."""
+    as the route it lies under. iif, source: as for kernel_answers."""
     out = []
+    where = {"iif": iif, "from": source} if iif else {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(30)
         sock.connect(str(daemon.control))
         with sock.makefile("rb") as stream:
             for start in range(0, len(addresses), AT_ONCE):
                 asked = addresses[start : start + AT_ONCE]
-                lines = [json.dumps({"command": "lookup", "address": address}) for address in asked]
+                lines = [json.dumps({"command": "lookup", "address": address, **where}) for address in asked]
                 sock.sendall(("\n".join(lines) + "\n").encode())
                 out += [_told(json.loads(stream.readline())) for _ in asked]
     return out
@@ -126,13 +136,16 @@ def _told(reply: dict[str, Any]) -> Found:
     assert reply["ok"], reply
     result = reply["result"]
     route = result["route"]
+    if route is None and result["reason"] == "policy_rule":
+        return Found(KERNEL)
     if route is None:
         assert (result["verdict"], result["reason"]) == ("punt", "no_route"), result
         return Found("")
     legs = result["adjacency"]["legs"] or [{"gateway": "", "dev": ""}]
     if route["type"] == "unicast" and result["verdict"] == "forward":
-        assert result["adjacency"]["port"] == legs[0]["dev"], result
-    return _found(route["type"], route["prefix"], legs[0]["gateway"], legs[0]["dev"])
+        assert result["adjacency"]["interface"] == legs[0]["dev"], result
+    gateway = "" if result["neighbor"] else legs[0]["gateway"]
+    return _found(route["type"], route["prefix"], gateway, legs[0]["dev"])
 
 
 def differences(addresses: Sequence[str], kernel: Sequence[Found], ours: Sequence[Found]) -> list[str]:

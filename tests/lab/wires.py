@@ -9,25 +9,29 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ixroute.demo.netns import Namespace
 from ixroute.demo.topology import Lab
-from lab.frames import ROUTER_DMZ, ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
-from lab.masks import masked
-from lab.packets import ETH_IP4, ETH_IP6, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
+from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
+from lab.packets import ETH_IP4, ETH_IP6, ETH_VLAN, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_AUXDATA = 263, 8
+AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
+TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 
 
 class Wire:
-    """The cable of one host. Frames it sends go to the router; frames it hears came from the router."""
+    """The cable of one host. Frames it sends go to the router; frames it hears came from the router, with the tags
+    they had on the cable."""
 
     def __init__(self, namespace: Namespace, interface: str = "eth0") -> None:
         self.socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: hears nothing yet
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        self.socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.socket.bind((interface, ETH_P_ALL))
         self.socket.setblocking(False)
 
@@ -42,14 +46,25 @@ class Wire:
         frames = []
         with contextlib.suppress(OSError):
             while True:
-                frame, sender = self.socket.recvfrom(65536)
+                frame, beside, _, sender = self.socket.recvmsg(65536, 64)
                 if sender[2] != PACKET_OUTGOING:
-                    frames.append(frame)
+                    frames.append(_with_tag(frame, beside))
         return frames
 
     def wait(self, seconds: float) -> bool:
         """Whether there is a frame to take, within `seconds`."""
         return bool(select.select([self.socket], [], [], seconds)[0])
+
+
+def _with_tag(frame: bytes, beside: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """The kernel takes the outermost tag out of what it receives, and tells it beside the frame (packet(7))."""
+    for level, kind, data in beside:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, _, _, _, _, tci, tpid = AUXDATA.unpack_from(data)
+            if status & TP_STATUS_VLAN_VALID:
+                protocol = tpid if status & TP_STATUS_VLAN_TPID_VALID else ETH_VLAN
+                return frame[:12] + struct.pack("!HH", protocol, tci) + frame[12:]
+    return frame
 
 
 class Flood:
@@ -156,25 +171,18 @@ class Stage:
     def _mark(self, port: str, version: int) -> tuple[str, bytes]:
         """(port it comes out by, frame). An option sends it the slow way, in order behind the frame."""
         data = MARK + struct.pack("!I", self._marks)
-        four, six, there = AROUND[port]
+        lan = port == "lan"
         if version == 4:
-            src, dst = four
+            src, dst = ("10.9.255.1", "10.0.2.2") if lan else ("10.0.2.2", "10.9.255.1")
             packet = ip4(src, dst, udp(src, dst, data), options=bytes.fromhex("01010100"))
         else:
-            src, dst = six
+            src, dst = ("fd09::ff:1", "fd00:2::2") if lan else ("fd00:2::2", "fd09::ff:1")
             options = extension(UDP, bytes.fromhex("010400000000"))
             packet = ip6(src, dst, options + udp(src, dst, data), proto=HOP_BY_HOP)
-        mac, kind = ROUTER_MACS[port], ETH_IP4 if version == 4 else ETH_IP6
-        return there, ethernet(mac, "02:00:00:00:09:09", kind, packet)
+        mac, kind = ROUTER_LAN if lan else ROUTER_WAN, ETH_IP4 if version == 4 else ETH_IP6
+        return ("wan" if lan else "lan"), ethernet(mac, "02:00:00:00:09:09", kind, packet)
 
 
-ROUTER_MACS = {"lan": ROUTER_LAN, "wan": ROUTER_WAN, "dmz": ROUTER_DMZ}
-AROUND = {
-    "lan": (("10.9.255.1", "10.0.2.2"), ("fd09::ff:1", "fd00:2::2"), "wan"),
-    "wan": (("10.0.2.2", "10.9.255.1"), ("fd00:2::2", "fd09::ff:1"), "lan"),
-    "dmz": (("10.0.3.2", "10.9.255.1"), ("fd00:3::2", "fd09::ff:1"), "lan"),
-}
-"""By port: source and destination of a mark that comes in there, and the port that it leaves by."""
 MARK = b"mark behind the frame "
 
 
@@ -182,9 +190,28 @@ def is_mark(frame: bytes, number: int | None = None) -> bool:
     return MARK + (b"" if number is None else struct.pack("!I", number)) in frame
 
 
-def normalised(frames: Iterable[bytes]) -> list[bytes]:
-    """Without marks, without what the kernel says unasked, and with its random fields zero."""
-    return [masked(frame) for frame in frames if not is_mark(frame) and not _unasked(frame)]
+OWN4 = tuple(bytes((10, 0, link, 1)) for link in (1, 2, 3))
+
+
+def normalised(frames: Iterable[bytes], own4: Collection[bytes] = OWN4) -> list[bytes]:
+    """Without marks, without what the kernel says unasked, and with its random fields zero. own4: the router's
+    addresses, whose packets have an identification that is the kernel's choice."""
+    out = []
+    for frame in frames:
+        tags = 4 * tags_of(frame)
+        plain = frame[:12] + frame[12 + tags :]
+        if not is_mark(frame) and not _unasked(plain):
+            plain = _masked(plain, own4)
+            out.append(plain[:12] + frame[12 : 12 + tags] + plain[12:])
+    return out
+
+
+def tags_of(frame: bytes) -> int:
+    """How many VLAN tags stand before the EtherType."""
+    count = 0
+    while frame[12 + 4 * count : 14 + 4 * count] in (b"\x81\x00", b"\x88\xa8"):
+        count += 1
+    return count
 
 
 def _unasked(frame: bytes) -> bool:
@@ -195,6 +222,22 @@ def _unasked(frame: bytes) -> bool:
     if frame[14 + 6] == 0:  # a hop-by-hop header stands before MLD
         at += 8 + 8 * frame[at + 1]
     return len(frame) > at and frame[at] in (131, 132, 133, 143) and (frame[14 + 6] in (0, 58))
+
+
+def _masked(frame: bytes, own4: Collection[bytes]) -> bytes:
+    """IPv4 identification of the kernel's own packets, and its time stamps in forwarded options: zero."""
+    if frame[12:14] != struct.pack("!H", ETH_IP4):
+        return frame
+    out = bytearray(frame)
+    options = frame[34 : 14 + (frame[14] & 15) * 4]
+    stamped = options[:1] == b"\x44"
+    if stamped:
+        out[38 : 14 + (frame[14] & 15) * 4] = bytes(len(options) - 4)
+    if frame[26:30] in own4:
+        out[18:20] = b"\0\0"
+    if stamped or frame[26:30] in own4:
+        out[24:26] = b"\0\0"
+    return bytes(out)
 
 
 def told(heard: Mapping[str, Iterable[bytes]]) -> str:

@@ -105,13 +105,13 @@ def test_packets_without_room_are_counted_and_do_not_stop_the_port() -> None:
         assert len(rig.receive()) == 1
 
 
-def test_frames_up_to_the_mtu_arrive_and_longer_ones_do_not() -> None:
+def test_frames_up_to_the_mtu_arrive_and_those_longer_by_more_than_two_tags_do_not() -> None:
     with EmulatedPort(1) as rig:
         rig.refill()
         for mtu in (1500, 3000, 600, 3050):
             rig.port.set_mtu(mtu)
             limit = max(mtu, 1500) + 14
-            rig.deliver(udp(1, limit), udp(2, limit + 1))
+            rig.deliver(udp(1, limit), udp(2, limit + 9))
             rig.step()
             assert [len(packet) for packet in rig.receive()] == [limit]
             rig.refill()

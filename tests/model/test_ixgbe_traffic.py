@@ -267,7 +267,7 @@ def test_jumbos_arrive_and_leave_whole_and_longer_ones_are_counted(mtu: int) -> 
         rig.port.set_mtu(mtu)
         rig.refill()
         whole = [numbered(i, length) for i, length in enumerate((60, mtu, mtu + 13, mtu + 14))]
-        long = [numbered(9, mtu + 15), numbered(10, min(mtu + 500, 15000))]
+        long = [numbered(9, mtu + 23), numbered(10, min(mtu + 500, 15000))]
         for _ in range(40):  # most of a ring
             rig.deliver(long[0], *whole, long[1])
             rig.step(2)
@@ -279,16 +279,23 @@ def test_jumbos_arrive_and_leave_whole_and_longer_ones_are_counted(mtu: int) -> 
         rig.settle(oversize=80)
 
 
-def test_a_tag_comes_on_top_of_the_mtu() -> None:
+@pytest.mark.parametrize(
+    ("tags", "longest"),
+    [("81000007", 1518), ("88a80007", 1518), ("8100000781000008", 1522), ("88a8000781000008", 1522)],
+    ids=["802.1Q", "802.1ad", "802.1Q in 802.1Q", "802.1Q in 802.1ad"],
+)
+def test_tags_come_on_top_of_the_mtu(tags: str, longest: int) -> None:
+    """And a little more: the card knows no tag but an outer one of 802.1Q."""
+
     def tagged(length: int) -> bytes:
-        plain = numbered(1, length - 4)
-        return plain[:12] + b"\x81\x00\x00\x07" + plain[12:]
+        plain = numbered(1, length - len(tags) // 2)
+        return plain[:12] + bytes.fromhex(tags) + plain[12:]
 
     with EmulatedPort(1) as rig:
         rig.refill()
-        rig.deliver(tagged(1518), tagged(1519))
+        rig.deliver(tagged(longest), tagged(1527))
         rig.step()
-        assert rig.receive() == [tagged(1518)]
+        assert rig.receive() == [tagged(longest)]
         rig.settle(oversize=1)
 
 
@@ -298,7 +305,7 @@ def test_an_mtu_that_no_frame_holds_is_refused_and_the_old_one_stays() -> None:
         with pytest.raises(PortError, match=r"9000 is not from 68 to 3050; memory\.frame_bytes says"):
             rig.port.set_mtu(9000)
         assert rig.port.mtu == 1500
-        rig.deliver(numbered(1, 1514), numbered(2, 1515))
+        rig.deliver(numbered(1, 1514), numbered(2, 1523))
         rig.step()
         assert rig.receive() == [numbered(1, 1514)]
         rig.settle(oversize=1)

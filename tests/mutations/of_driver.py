@@ -37,10 +37,10 @@ DRIVER = tuple(
         ),
         (
             "driver-limit-without-crc",
-            "a packet of the MTU is received, with header and frame check sequence",
+            "a packet of the MTU is received, with header, two tags and frame check sequence",
             "ixgbe/receive.py",
-            "limit = max(SHORTEST_LIMIT, mtu + 14 + FCS)",
-            "limit = max(SHORTEST_LIMIT, mtu + 14)",
+            "mtu + 14 + _TWO_TAGS + FCS)",
+            "mtu + 14 + _TWO_TAGS)",
         ),
         (
             "driver-mac-not-valid",

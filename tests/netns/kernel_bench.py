@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ixroute.fib.adjacency import AdjacencyTable
+from ixroute.fib.adjacency import ADJ_ACTION_GROUP, AdjacencyTable
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Rib
-from ixroute.netlink.contract import Actions, LinkState, Port, PortState, TapState
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, Port, PortState, Step, TapState
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.route_stream import RouteStream
 
@@ -32,6 +32,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 PATIENCE_S = 15.0
 CLONE_NEWNET = 0x40000000
@@ -93,19 +94,36 @@ def sysctl(name: str, value: int) -> None:
 class Sink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
+    subs: dict[int, InterfaceState] = field(default_factory=dict)
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
+    multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
     used: bytes = b""
 
     def set_port(self, port: int, state: PortState) -> None:
         self.ports[port] = state
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
-        self.vlans[port] = vids
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        self.subs[number] = state
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        del self.subs[number]
+
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
+        self.vlans[interface] = vids
+
+    def set_view(self, interface: int, family: int, steps: Sequence[Step], same_source: bool) -> bool:
+        self.views[interface, family] = (tuple(steps), same_source)
+        return True
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self.local4 = list(addresses)
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self.multipath[family] = (policy, fields)
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.taps[port] = tap
@@ -225,8 +243,8 @@ class Bench:
             return True  # it decides packet by packet
         if ours == "no route":
             return kernel in ("no route", "unreachable")
-        if action == ACTIONS.multipath_route:
-            return kernel in ours
+        if action in (ACTIONS.multipath_route, ADJ_ACTION_GROUP) or "nexthop" in ours.split():
+            return kernel in ours  # by a hash; or one is left of several
         words = ours.split()
         if words[0] == "nhid":
             words = words[2:]
@@ -263,6 +281,18 @@ class Bench:
         self.until(
             lambda: self.action(address) == ACTIONS.forward, lambda: f"{address}: {self.ours(address)}"
         )
+
+    def chooses(self, address: str, *gateways: str) -> None:
+        """Within PATIENCE_S packets to this address go to one of several next hops, and these are all."""
+
+        def legs() -> set[str]:
+            assert self.mirror is not None
+            with self.mirror.locked():
+                group = self.mirror.group(self.rib.lookup(ipaddress.ip_address(address).packed).index)
+            return {str(ipaddress.ip_address(hop.gateway)) for hop in group.hops} if group else set()
+
+        self.until(lambda: legs() == set(gateways), lambda: f"{address}: {legs()}, {self.ours(address)}")
+        assert self.action(address) == ADJ_ACTION_GROUP
 
     def becomes(self, address: str, action: int) -> None:
         self.until(

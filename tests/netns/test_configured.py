@@ -50,7 +50,7 @@ class Setting:
 
 SETTINGS = [
     Setting(
-        Case("VLAN sub-interface", tagged(four("10.9.20.1", SERVER4, "vlan"), 7), "vlan_sub_interface"),
+        Case("VLAN sub-interface", tagged(four("10.9.20.1", SERVER4, "vlan"), 7), FORWARD),
         ("link add link {lan} name lan7 type vlan id 7", "link set lan7 up"),
         ("link del lan7",),
     ),
@@ -97,7 +97,7 @@ SETTINGS = [
         Case(
             "multipath route, legs to one host",
             from_client(four("10.9.20.7", "10.4.0.1", "legs")),
-            "multipath_route",
+            FORWARD,
         ),
         (
             "neigh replace 10.0.2.7 lladdr 02:00:00:00:02:02 nud permanent dev {wan}",
@@ -120,13 +120,23 @@ SETTINGS = [
         sysctls=(("net.ipv6.conf.{lan}.forwarding", 0, 1),),
     ),
     Setting(
-        Case("ip rule", from_client(four("10.9.20.10", SERVER4, "rule")), "policy_rule"),
+        Case(
+            "ip rule that leads to a route",
+            from_client(four("10.9.20.10", SERVER4, "rule")),
+            "blackhole_route",
+        ),
         ("rule add from 10.9.20.10/32 lookup 100 priority 100", "route add blackhole default table 100"),
         ("rule del from 10.9.20.10/32 lookup 100 priority 100", "route del blackhole default table 100"),
         mark=6,
     ),
     Setting(
-        Case("IPv6 ip rule", from_client(six("fd09::20:11", SERVER6, "rule")), "policy_rule"),
+        Case("ip rule on marks", from_client(four("10.9.20.12", SERVER4, "rule")), "policy_rule"),
+        ("rule add from 10.9.20.12/32 fwmark 1 lookup 100 priority 100",),
+        ("rule del from 10.9.20.12/32 fwmark 1 lookup 100 priority 100",),
+        mark=6,
+    ),
+    Setting(
+        Case("IPv6 ip rule", from_client(six("fd09::20:11", SERVER6, "rule")), "blackhole_route"),
         (
             "-6 rule add from fd09::20:11/128 lookup 100 priority 100",
             "-6 route add blackhole default table 100",

@@ -15,6 +15,7 @@ from ixroute.demo.probes import ping, udp_flow
 from lab.packets import ETH_IP4, ETH_IP6, ICMP6, address_bytes, arp, ethernet, icmp6, ip4, ip6, mac_bytes, udp
 from lab.routers import Router
 from lab.support import wait_until
+from lab.twins import batch
 from lab.wires import Flood, Wire
 
 pytestmark = pytest.mark.netns
@@ -184,3 +185,17 @@ def test_a_neighbour_in_any_state_is_sent_to_as_the_kernel_sends(make_router: Ma
             time.sleep(0.1)
             reached = macs_reached(router, address, client, server)
             assert reached == (set() if state in ("failed", "incomplete", "none") else {mac}), state
+
+
+def test_a_static_neighbour_set_right_after_its_route_stays_static(make_router: Make, kind: str) -> None:
+    """Routes are typed first, or come from a daemon; the gateway is then asked for while its entry is being made."""
+    router = make_router(kind)
+    hosts = [f"10.0.2.{n}" for n in range(10, 250)]
+    wan = router.lab.interfaces["wan"]
+    for host in hosts:
+        route = f"route add 10.9.{host.rpartition('.')[2]}.0/24 via {host} dev {wan}"
+        static = f"neigh replace {host} lladdr 02:00:00:00:02:77 nud permanent dev {wan}"
+        batch(router.lab.router, [route, static])
+    time.sleep(1)  # what would be asked for again is asked for
+    static = router.ip("neigh show nud permanent dev {wan}")
+    assert [host for host in hosts if f"{host} lladdr 02:00:00:00:02:77" not in static] == []

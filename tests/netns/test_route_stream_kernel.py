@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ixroute._dataplane import ffi, lib
+from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, Answer, Rib, RouteType
 from ixroute.netlink.route_stream import RouteStream
 
@@ -106,10 +107,10 @@ class Mirror:
         links = json.loads(self.ip("-j link"))
         return str(next(link["ifname"] for link in links if link["ifindex"] == index))
 
-    def answer(self, address: str) -> tuple[str, ...]:
+    def answer(self, address: str, table: int | None = None, shortest: int = 0) -> tuple[str, ...]:
         """What we show, in the words of `kernel_answer`."""
         answer = self.rib.lookup(
-            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address), table, shortest
         )
         if answer.index < 8:
             return (
@@ -125,8 +126,8 @@ class Mirror:
         )
         return (prefix_text(answer), *legs)
 
-    def kernel_answer(self, address: str) -> tuple[str, ...]:
-        text = self.ip(f"-j -d route get fibmatch {address}", ok=False)
+    def kernel_answer(self, address: str, mark: int = 0) -> tuple[str, ...]:
+        text = self.ip(f"-j -d route get fibmatch {address} mark {mark}", ok=False)
         if not text.startswith("["):
             known = {
                 "unreachable": "none",
@@ -165,7 +166,7 @@ def full_prefix(text: str, address: str) -> str:
 def mirror() -> Iterator[Mirror]:
     namespace = next(NAMES)
     run("ip", "netns", "add", namespace)
-    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Fib(), Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
     try:
         for key in ("all", "default"):
             run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0")
@@ -182,7 +183,7 @@ def mirror() -> Iterator[Mirror]:
             mirror.close()
     finally:
         run("ip", "netns", "del", namespace)
-        lib.fib_destroy(fib.c)
+        fib.close()
         lib.adjacency_table_destroy(adjacencies.c)
 
 
@@ -297,6 +298,54 @@ def test_each_address_goes_where_the_kernel_says(mirror: Mirror) -> None:
         for address in ADDRESSES:
             ours = mirror.answer(address)
             assert ours == mirror.kernel_answer(address), (step, address)
+
+
+ONE_TABLE = [
+    step.replace(" nexthop", " table 100 nexthop", 1) if " nexthop" in step else f"{step} table 100"
+    for step in STEPS
+    if step.split("-6 ")[-1].startswith("route ")
+    and not any(word in step for word in ("flush", "table", " local "))
+]
+
+
+def test_one_table_answers_as_the_kernel_does_for_a_rule_that_looks_there(mirror: Mirror) -> None:
+    """Packets with a mark look into table 100 and nowhere else (table local aside); with other marks, short
+    prefixes are suppressed.
+    """
+    suppressing = {18: 0, 19: 24, 20: 47}
+    for family in ("", "-6 "):
+        mirror.ip(f"{family}rule add pref 5 fwmark 17 lookup 100")
+        for mark, length in suppressing.items():
+            mirror.ip(f"{family}rule add pref {mark} fwmark {mark} lookup 100 suppress_prefixlength {length}")
+        mirror.ip(f"{family}rule add pref 30 fwmark 16/16 unreachable")
+    shown = {17: 0} | {mark: length + 1 for mark, length in suppressing.items()}
+    for shortest in shown.values():
+        mirror.rib.fib(100, shortest)
+    mirror.rib.fib(255)
+    mirror.differences()
+    answers = set()
+    steps = [s for s in STEPS if "nexthop add" in s] + ONE_TABLE
+    for i, step in enumerate(steps):
+        mirror.ip(step)
+        mirror.follow()
+        if i % 8 and step != steps[-1]:
+            continue
+        for address in (a for a in ADDRESSES if mirror.answer(a, 255) == ("none",)):
+            for mark, shortest in shown.items():
+                ours = mirror.answer(address, 100, shortest)
+                answers.add(ours)
+                assert ours == mirror.kernel_answer(address, mark), (step, address, mark)
+    mirror.rib.check()
+    assert any(":" in answer[0] for answer in answers)
+    assert len(answers) > 12
+    mirror.ip("nexthop flush", ok=False)
+    mirror.differences()  # their IPv4 routes went without a word
+    mirror.ip("route flush table 100")
+    mirror.ip("-6 route flush table 100")
+    mirror.follow()
+    for shortest in shown.values():
+        stats = mirror.rib.fib(100, shortest).stats()
+        assert (stats.prefixes4, stats.prefixes6) == (0, 0)
 
 
 def test_events_replayed_over_a_later_dump_do_no_harm(mirror: Mirror) -> None:

@@ -10,6 +10,7 @@ from ixroute.driver.ixgbe.filters import accept
 FCS = 4
 LONGEST_FRAME = 9728  # MAXFRS at most, with FCS, without VLAN tag (8.2.3.22.13)
 SHORTEST_LIMIT = 1518  # MAXFRS at least
+_TWO_TAGS = 8
 _ADVANCED_ONE_BUFFER = 1  # SRRCTL.DESCTYPE
 _PAUSE_ROOM = 0x6000  # 82599: what may still come after a pause frame is sent
 
@@ -49,8 +50,9 @@ def no_flow_control(card: Card) -> None:
 
 
 def set_frame_limit(card: Card, mtu: int) -> None:
-    """8.2.3.22.13 Longest frame: Ethernet header, packet, FCS; a VLAN tag comes on top by itself."""
-    limit = max(SHORTEST_LIMIT, mtu + 14 + FCS)
+    """8.2.3.22.13 Longest frame: Ethernet header, two VLAN tags, packet, FCS. When the outer tag is one of 802.1Q the
+    card adds four bytes by itself; what is longer than a buffer then is counted as bad."""
+    limit = min(max(SHORTEST_LIMIT, mtu + 14 + _TWO_TAGS + FCS), LONGEST_FRAME)
     card.nic.MAXFRS.write(MFS=limit)
     card.nic.HLREG0.set(JUMBOEN=int(limit > SHORTEST_LIMIT))
 

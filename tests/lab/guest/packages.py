@@ -61,6 +61,12 @@ MODULES = (
     "9pnet_virtio",
     "8021q",
     "tun",
+    "veth",
+    "vrf",
+    "bonding",
+    "macvlan",
+    "dummy",
+    "bridge",
 )
 RECIPE = 8  # of this file: another number makes a new folder
 KEEP_DAYS = 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ixroute.schema import Lookup, Stats
+from ixroute.schema import Lookup, Rules, Stats
 
 _PORT: dict[str, Any] = {
     "name": "wan0",
@@ -27,6 +27,23 @@ _PORT: dict[str, Any] = {
     "dropped": {"blackhole_route": 490, "tx_ring_full": 10},
     "door": {"written_packets": 9, "written_bytes": 900, "write_failed": 1, "read_packets": 10},
     "driver": {"rx_ring_full": 2, "rx_dropped": 0, "tx_ring_empty": 5, "tx_kicks": 77},
+}
+_SUB: dict[str, Any] = {
+    "name": "wan0.7",
+    "ifindex": 20,
+    "port": "wan0",
+    "tags": [{"protocol": "802.1Q", "id": 7}],
+    "up": True,
+    "mtu": 1500,
+    "mac": "02:00:00:00:00:01",
+    "rx_packets": 2000,
+    "rx_bytes": 136_000,
+    "tx_packets": 50,
+    "tx_bytes": 3400,
+    "sent_packets": 1990,
+    "punted": 4,
+    "policed": 1,
+    "dropped": 5,
 }
 _WORKER: dict[str, Any] = {
     "number": 0,
@@ -56,6 +73,21 @@ def stats() -> Stats:
         "uptime_s": 7980.5,
         "time_ns": 100_000_000_000,
         "ports": [copy.deepcopy(_PORT), lan],
+        "sub_interfaces": [
+            copy.deepcopy(_SUB),
+            copy.deepcopy(_SUB)
+            | {
+                "name": "wan0.100.7",
+                "ifindex": 22,
+                "tags": [{"protocol": "802.1ad", "id": 100}, {"protocol": "802.1Q", "id": 7}],
+                "rx_packets": 0,
+                "rx_bytes": 0,
+                "sent_packets": 0,
+                "punted": 0,
+                "policed": 0,
+                "dropped": 0,
+            },
+        ],
         "workers": [dict(_WORKER)],
         "fib": {
             "prefixes4": 1_012_345,
@@ -113,6 +145,8 @@ def stats_later() -> Stats:
     wan["dropped"]["blackhole_route"] += 10
     lan["tx_packets"] += 499_990
     lan["tx_bytes"] += 31_999_360
+    later["sub_interfaces"][0]["rx_packets"] += 1000
+    later["sub_interfaces"][0]["rx_bytes"] += 68_000
     later["workers"][0]["packets"] += 500_000
     later["workers"][0]["busy_cycles"] += 150_000_000
     for key, more in (("rx", 500_000), ("sent", 499_990), ("tx", 499_990), ("dropped", 10)):
@@ -136,6 +170,32 @@ def route(prefix: str = "192.0.2.0/24") -> dict[str, Any]:
     }
 
 
+def rules() -> Rules:
+    """An answer to `rules`."""
+    plain = {"family": 4, "state": "honoured", "why": "", "interfaces": []}
+    steps = ["lookup local", "from 10.0.0.0/8: kernel (policy rule)", "lookup main"]
+    found: Any = {
+        "rules": [
+            plain | {"priority": 0, "text": "from all lookup local"},
+            plain
+            | {
+                "priority": 9,
+                "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7",
+                "state": "punts",
+                "why": "fwmark",
+            },
+            plain | {"priority": 10, "text": "from all iif lan0 lookup 7", "interfaces": ["lan0"]},
+            plain | {"priority": 11, "text": "from all oif lan0 lookup 7", "state": "never"},
+        ],
+        "programs": [
+            {"interface": "lan0", "family": 4, "steps": steps, "same_source": False},
+            {"interface": "wan0", "family": 4, "steps": steps, "same_source": False},
+            {"interface": "wan0", "family": 6, "steps": [], "same_source": True},
+        ],
+    }
+    return found  # type: ignore[no-any-return]
+
+
 def lookup() -> Lookup:
     """An answer to `lookup`."""
     found: Any = {
@@ -149,10 +209,42 @@ def lookup() -> Lookup:
             "index": 9,
             "action": "forward",
             "port": "wan0",
+            "interface": "wan0",
             "mac": "02:00:00:00:00:09",
             "mtu": 1500,
             "routes": 1,
             "legs": [],
+            "group": [],
+            "buckets": 0,
         },
     }
     return found  # type: ignore[no-any-return]
+
+
+def group(buckets: int = 0) -> Any:
+    """An adjacency of two next hops, as `adjacencies` tells it. buckets: 0, or those of a resilient one."""
+
+    def leg(number: int, weight: int) -> dict[str, Any]:
+        return {
+            "dev": "wan0",
+            "gateway": f"198.51.100.{number}",
+            "action": "forward" if number == 1 else "unresolved_neigh",
+            "port": "wan0" if number == 1 else "",
+            "interface": "wan0" if number == 1 else "",
+            "mac": "02:00:00:00:00:09" if number == 1 else "",
+            "mtu": 1500,
+            "weight": weight,
+            "share": weight / 4,
+            "buckets": buckets * weight // 4,
+        }
+
+    single: Any = lookup()["adjacency"]
+    return single | {
+        "action": "group",
+        "port": "",
+        "interface": "",
+        "mac": "",
+        "mtu": 0,
+        "group": [leg(1, 3), leg(2, 1)],
+        "buckets": buckets,
+    }

@@ -33,7 +33,8 @@ COMMANDS = {
     "neighbors": lambda params: [NEIGHBOR],
     "adjacencies": lambda params: [cli_canned.lookup()["adjacency"]],
     "routes": routes,
-    "lookup": lambda params: cli_canned.lookup() | {"address": params["address"]},
+    "rules": lambda params: cli_canned.rules(),
+    "lookup": lambda params: cli_canned.lookup() | params,
     "reload": reload,
     "resync": lambda params: {"text": "12 routes repaired"},
 }

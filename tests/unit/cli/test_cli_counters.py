@@ -44,7 +44,7 @@ def test_the_reasons_in_the_document_are_those_of_the_c_list():
 
 def test_every_counter_is_in_the_document():
     text = (ROOT / "docs/counters.md").read_text()
-    structs = [("forward/counters.h", "port_counters"), ("forward/counters.h", "worker_counters")]
+    structs = [("forward/counters.h", f"{of}_counters") for of in ("port", "sub", "worker")]
     for header, name in [*structs, ("tap/door.h", "door_counters")]:
         fields = c_fields(header, name)
         assert len(fields) >= 7
@@ -74,11 +74,15 @@ def test_the_made_up_answers_of_these_tests_have_the_shape_of_the_schema():
     for value, shape in (
         (stats, schema.Stats),
         (stats["ports"][0], schema.PortStats),
+        (stats["sub_interfaces"][0], schema.SubInterfaceStats),
+        (stats["sub_interfaces"][0]["tags"][0], schema.Tag),
         (stats["workers"][0], schema.WorkerStats),
         (stats["fib"], schema.FibStats),
         (stats["mirror"], schema.MirrorStats),
         (stats["totals"], schema.Totals),
         (cli_canned.route(), schema.Route),
         (cli_canned.lookup()["adjacency"], schema.Adjacency),
+        (cli_canned.group(), schema.Adjacency),
+        (cli_canned.group()["group"][0], schema.GroupLeg),
     ):
         assert set(value) == set(shape.__annotations__), shape.__name__

@@ -93,11 +93,13 @@ def machine(tmp_path):
             ("ip", "-d", "-j", "link", "show"): json.dumps([LINK]),
             ("ip", "-j", "addr", "show"): json.dumps([{"ifname": "eth1", "addr_info": []}]),
             ("nft", "-j", "list", "ruleset"): json.dumps({"nftables": [{"metainfo": {}}]}),
+            ("ip", "-4", "-j", "rule", "show"): json.dumps([{"priority": 0, "src": "all", "table": "local"}]),
             ("systemctl", "is-enabled", "ixroute.service"): "enabled\n",
         },
     )
 
 
+RULES4, RULES6 = (("ip", f"-{family}", "-j", "rule", "show") for family in (4, 6))
 PORTS = with_flags(Config(), Flags(ports=("wan0=af_xdp:eth1",)))
 
 
@@ -154,6 +156,8 @@ SPOILED = [
     ("no forwarding on the TAP", {"proc/sys/net/ipv4/conf/wan0/forwarding": "0\n"}, "ipv4 forwarding", FAIL, "off for wan0", ""),
     ("strict reverse path", {"proc/sys/net/ipv4/conf/default/rp_filter": "1\n"}, "rp_filter", WARN, "strict on wan0", "net.ipv4.conf.wan0.rp_filter=0"),
     ("loose reverse path", {"proc/sys/net/ipv4/conf/all/rp_filter": "2\n", "proc/sys/net/ipv4/conf/default/rp_filter": "1\n"}, "rp_filter", NOTE, "loose on wan0", ""),
+    ("a rule on marks", {"commands": {RULES6: json.dumps([{"priority": 9, "fwmark": "0x1", "table": "7"}])}}, "ip rule", WARN, "IPv6 rule 9 (fwmark)", "ixroute show rules"),
+    ("rules not visible", {"commands": {RULES4: "nonsense"}}, "ip rule", NOTE, "cannot see", ""),
     ("an nft rule", {"commands": rules(FORWARD, RULE)}, "firewall", WARN, "nft inet filter forward", "nft list ruleset"),
     ("an nft policy", {"commands": rules({"chain": FORWARD["chain"] | {"policy": "drop"}})}, "firewall", WARN, "nft inet filter forward", ""),
     ("a legacy rule", {"proc/net/ip_tables_names": "filter\n", "commands": {("iptables-legacy-save",): "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"}}, "firewall", WARN, "iptables", ""),

@@ -89,6 +89,10 @@ def test_every_option_says_what_it_is_for(command):
         ["lookup"],
         ["lookup", "10.0.0.0/8"],
         ["lookup", "localhost"],
+        ["lookup", "10.0.0.1", "--iif", "lan0", "--table", "7"],
+        ["lookup", "10.0.0.1", "--table", "nonsense"],
+        ["lookup", "10.0.0.1", "--tos", "256"],
+        ["lookup", "10.0.0.1", "--dport", "-1"],
         ["config", "nonsense"],
         ["run", "--log-level", "loud"],
         ["demo", "--nonsense"],
@@ -238,6 +242,28 @@ def test_show_prints_each_kind_and_its_json(daemon, capsys):
         assert isinstance(json.loads(capsys.readouterr().out), list)
 
 
+def test_show_rules_tells_what_becomes_of_each(daemon, capsys):
+    assert main(["show", "rules", "-s", daemon]) == 0
+    cells = [
+        [cell.strip() for cell in line.split("  ") if cell] for line in capsys.readouterr().out.splitlines()
+    ]
+    assert cells == [
+        ["FAMILY", "PRIORITY", "RULE", "STATE", "ON"],
+        ["IPv4", "0", "from all lookup local", "honoured", "all"],
+        ["IPv4", "9", "from 10.0.0.0/8 fwmark 0x1 lookup 7", "punts: fwmark", "all"],
+        ["IPv4", "10", "from all iif lan0 lookup 7", "honoured", "lan0"],
+        ["IPv4", "11", "from all oif lan0 lookup 7", "never", "-"],
+        [],
+        ["INTERFACE", "FAMILY", "STEP", "PACKETS LOOK UP", "SOURCES BY"],
+        ["lan0, wan0", "IPv4", "0", "lookup local", "the kernel"],
+        ["1", "from 10.0.0.0/8: kernel (policy rule)"],
+        ["2", "lookup main"],
+        ["wan0", "IPv6", "0", "no route", "the same steps"],
+    ]
+    assert main(["show", "rules", "-j", "-s", daemon]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"rules", "programs"}
+
+
 def test_show_ports_tells_what_was_obtained_of_a_card():
     from ixroute.present import Style
     from ixroute.show_view import TABLES
@@ -319,7 +345,7 @@ def test_lookup_tells_why_the_kernel_gets_a_packet():
     found = cli_canned.lookup() | {
         "verdict": "punt", "reason": "no_route", "text": "nothing matches", "route": None, "prefix": "",
         "adjacency": {"index": 0, "action": "no_route", "port": "", "mac": "", "mtu": 0,
-                      "routes": 0, "legs": []},
+                      "routes": 0, "legs": [], "group": [], "buckets": 0},
     }  # fmt: skip
     assert render(found, Style()) == [
         "192.0.2.7  punt: no_route",
@@ -327,6 +353,60 @@ def test_lookup_tells_why_the_kernel_gets_a_packet():
         "  route      none",
         "  adjacency  0: no_route",
     ]
+
+
+def test_lookup_names_all_next_hops_and_their_shares():
+    import cli_canned
+
+    from ixroute.commands.lookup import render
+    from ixroute.present import Style
+
+    found = cli_canned.lookup() | {"adjacency": cli_canned.group()}
+    assert render(found, Style())[-3:] == [
+        "  adjacency  9: 2 next hops",
+        "    via 198.51.100.1 dev wan0 (weight 3, 75.0%): port wan0, to 02:00:00:00:00:09, MTU 1500",
+        "    via 198.51.100.2 dev wan0 (weight 1, 25.0%): unresolved_neigh",
+    ]
+
+
+def test_adjacencies_of_several_next_hops_have_a_line_for_each():
+    import cli_canned
+
+    from ixroute.present import Style
+    from ixroute.show_view import TABLES
+
+    lines = TABLES["adjacencies"]([cli_canned.group(buckets=16)], Style())
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "9 group - - - 1 2 next hops, 16 buckets",
+        "forward wan0 02:00:00:00:00:09 1500 via 198.51.100.1 dev wan0 weight 3, 75.0%, 12 buckets",
+        "unresolved_neigh - - 1500 via 198.51.100.2 dev wan0 weight 1, 25.0%, 4 buckets",
+    ]
+
+
+def test_lookup_passes_on_what_rules_ask_of_a_packet(daemon, capsys):
+    place = ["--iif", "lan0", "--from", "10.0.0.9"]
+    asked = [*place, "--tos", "0x10", "--protocol", "tcp", "--sport", "9", "--dport", "80"]
+    assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    wanted = {"iif": "lan0", "from": "10.0.0.9", "tos": 16, "protocol": 6, "sport": 9, "dport": 80}
+    assert {key: found[key] for key in wanted} == wanted
+    tables = (("--table local", "table", 255), ("--table 77", "table", 77), ("--vrf red", "vrf", "red"))
+    for words, key, value in tables:
+        assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *words.split()]) == 0
+        assert json.loads(capsys.readouterr().out)[key] == value
+
+
+def test_lookup_tells_which_rule_decided():
+    import cli_canned
+
+    from ixroute.commands.lookup import render
+    from ixroute.present import Style
+
+    program = ["lookup local", "from 10.0.0.0/8: lookup 7", "lookup main"]
+    found = cli_canned.lookup() | {"program": program, "step": 1, "table": "7"}
+    assert render(found, Style())[1] == "  rules      from 10.0.0.0/8: lookup 7 (step 2 of 3)"
+    assert render(found | {"step": -1}, Style())[1] == "  rules      none has a route"
+    assert "rules" not in "".join(render(found | {"program": program[:1], "step": 0}, Style()))
 
 
 def test_resync_prints_what_came_of_it(daemon, capsys):

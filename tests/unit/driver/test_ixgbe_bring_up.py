@@ -354,7 +354,7 @@ def test_buffers_follow_the_frames(frame_bytes: int, kib: int, mtu: int) -> None
     assert writes(transport.region, "SRRCTL", 0) == [1 << 28 | 1 << 25 | kib]
     assert port.max_mtu == mtu
     port.set_mtu(mtu)
-    assert transport.region.peek(table()["MAXFRS"].offset(0)) >> 16 == mtu + 18
+    assert transport.region.peek(table()["MAXFRS"].offset(0)) >> 16 == min(mtu + 26, 9728)
     assert transport.region.peek(table()["HLREG0"].offset(0)) >> 2 & 1
     with pytest.raises(PortError, match="is not from 68 to"):
         port.set_mtu(mtu + 1)
@@ -523,5 +523,5 @@ def test_a_reset_that_fails_is_tried_again_and_the_link_is_down_meanwhile(umem: 
     transport.region.forced.clear()
     port.reset(workers_run=False)
     assert port.link().up
-    assert transport.region.peek(table()["MAXFRS"].offset(0)) >> 16 == 2018
+    assert transport.region.peek(table()["MAXFRS"].offset(0)) >> 16 == 2026
     port.close()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ixroute._dataplane import ffi, lib
+from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Path, Rib
 
 NEW_PATH_ACTION = 57
@@ -23,12 +24,11 @@ class Owner:
 
 @contextmanager
 def rib_bench(paths: int = 1024) -> Iterator[Rib]:
-    fib = Owner(lib.fib_create(ffi.NULL))
-    adjacencies = Owner(lib.adjacency_table_create(paths, 1))
-    with Rib(fib, adjacencies, NEW_PATH_ACTION) as rib:
-        yield rib
-    lib.fib_destroy(fib.c)
-    lib.adjacency_table_destroy(adjacencies.c)
+    with Fib() as main:
+        adjacencies = Owner(lib.adjacency_table_create(paths, 1, ffi.NULL))
+        with Rib(main, adjacencies, NEW_PATH_ACTION) as rib:
+            yield rib
+        lib.adjacency_table_destroy(adjacencies.c)
 
 
 def shown(rib: Rib, index: int) -> int | Path:

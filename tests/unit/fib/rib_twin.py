@@ -64,14 +64,17 @@ def canonical(path: Path) -> Path:
     return path
 
 
-def shown_for(route: Route, path: Path) -> Shown:
+REFUSALS = (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT)
+
+
+def shown_for(path: Path) -> Shown:
     """A reserved index, or the path."""
     if path.kernel_only:
         return KERNEL
     if path.nhid and path.type in (RouteType.UNICAST, RouteType.BLACKHOLE):
         return replace(path, legs=())  # the object's id is all that counts
     if path.type == RouteType.THROW:
-        return KERNEL if route.table == TABLE_LOCAL else NO_ROUTE
+        return NO_ROUTE
     if path.type != RouteType.UNICAST:
         return _RESERVED[path.type]
     return path if path.legs and all(leg.ifindex for leg in path.legs) else KERNEL
@@ -151,24 +154,26 @@ class Twin:
         keys = sorted(key[2:] for key in self.groups if key[:2] == (table, prefix))
         return [told for metric, tos in keys for told in self.groups[(table, prefix, metric, tos)]]
 
-    def _longest(self, addr: bytes) -> tuple[Prefix, Shown, Told] | None:
-        for table in (TABLE_LOCAL, TABLE_MAIN):
-            matching = [
-                key[1]
-                for key, group in self.groups.items()
-                if key[0] == table and group and covers(key[1], addr)
-            ]
-            if matching:
-                prefix = max(matching, key=lambda p: p.length)
-                section = self._section(table, prefix)
-                return prefix, _decide(section), section[0]
-        return None
+    def _longest(self, addr: bytes, table: int, shortest: int) -> tuple[Prefix, Shown] | None:
+        matching = [
+            key[1] for key, group in self.groups.items() if key[0] == table and group and covers(key[1], addr)
+        ]
+        if not matching:
+            return None
+        prefix = max(matching, key=lambda p: p.length)
+        return prefix, _decide(self._section(table, prefix), prefix.length < shortest)
 
-    def lookup(self, addr: bytes) -> Answer:
-        match = self._longest(addr)
+    def _merged(self, addr: bytes) -> tuple[Prefix, Shown] | None:
+        local = self._longest(addr, TABLE_LOCAL, 0)
+        if local is None:
+            return self._longest(addr, TABLE_MAIN, 0)
+        return local[0], KERNEL if local[1] == NO_ROUTE else local[1]
+
+    def lookup(self, addr: bytes, table: int | None = None, shortest: int = 0) -> Answer:
+        match = self._merged(addr) if table is None else self._longest(addr, table, shortest)
         if match is None:
             return Answer(None, NO_ROUTE)
-        prefix, shown, _ = match
+        prefix, shown = match
         if (
             isinstance(shown, Path)
             and shown.type == RouteType.UNICAST
@@ -182,12 +187,12 @@ class Twin:
         return Answer(prefix, shown)
 
 
-def _decide(section: list[Told]) -> Shown:
+def _decide(section: list[Told], suppressed: bool) -> Shown:
     if any(route.tos or route.source_len for route, _ in section):
         return KERNEL
     best = section[0]
     equals = [told for told in section if told[0].metric == best[0].metric]
-    shown = [shown_for(*told) for told in equals]
+    shown = [NO_ROUTE if suppressed and path.type not in REFUSALS else shown_for(path) for _, path in equals]
     if best[0].prefix.family == FAMILY_IP6 and any(s != shown[0] for s in shown):
         return KERNEL
     return shown[0]
@@ -210,7 +215,7 @@ def _is_told_by(a: Told, told: Told) -> bool:
         return False
     if PROTOCOL_RA not in (a[0].protocol, told[0].protocol):
         return True
-    known = {leg_key(leg) for leg in a[1].legs} if isinstance(shown_for(*a), Path) else set()
+    known = {leg_key(leg) for leg in a[1].legs} if isinstance(shown_for(a[1]), Path) else set()
     return any(leg_key(leg) in known for leg in told[1].legs)
 
 
@@ -235,7 +240,7 @@ def _add6(group: list[Told], told: Told, how: How) -> None:
 def _remove6(group: list[Told], told: Told) -> None:
     gone = {leg_key(leg) for leg in told[1].legs}
     for i, (route, path) in enumerate(group):
-        shown = shown_for(route, path)
+        shown = shown_for(path)
         if not isinstance(shown, Path) or path.nhid or told[1].type != RouteType.UNICAST:
             continue
         if not same_source(route, told[0]) or not gone or not gone <= {leg_key(leg) for leg in path.legs}:
@@ -246,5 +251,5 @@ def _remove6(group: list[Told], told: Told) -> None:
         else:
             del group[i]
         return
-    if not any(shown_for(*a) == KERNEL for a in group):
+    if not any(shown_for(a[1]) == KERNEL for a in group):
         del group[0]

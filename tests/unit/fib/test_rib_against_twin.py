@@ -1,9 +1,10 @@
 """Random histories of routes, dumps and neighbours: after each step the RIB shows what its slow twin
-shows.
+shows, in the merged FIB and in those of single tables.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from rib_bench import rib_bench, shown
 from rib_twin import Told, Twin, canonical, equal
 
+from ixroute._dataplane import lib
+from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, How, NextHop, Path, Prefix, Rib, Route, RouteType
 
 BASE = {FAMILY_IP4: bytes([10, 0, 0, 0]), FAMILY_IP6: bytes.fromhex("20010db8") + bytes(12)}
@@ -70,7 +73,7 @@ def paths(family: int) -> st.SearchStrategy[Path]:
 def routes(draw: st.DrawFn, family: int) -> Route:
     return Route(
         draw(prefixes(family)),
-        table=draw(st.sampled_from([254, 254, 254, 255, 253, 1000])),
+        table=draw(st.sampled_from([254, 254, 255, 253, 1000, 1000, 1256])),
         metric=draw(st.sampled_from([0, 0, 20])),
         tos=draw(st.sampled_from([0] * 9 + [16])) if family == FAMILY_IP4 else 0,
         protocol=draw(st.sampled_from([4, 4, 4, 9])),
@@ -84,6 +87,19 @@ def told(family: int) -> st.SearchStrategy[Told]:
     return st.tuples(routes(family), paths(family))
 
 
+# Some whose tables share a bucket of the RIB's, some that suppress.
+SHOWN = [
+    (1000, 0),
+    (1000, 1),
+    (1000, 30),
+    (1000, 129),
+    (1256, 0),
+    (254, 0),
+    (254, 9),
+    (255, 0),
+    (253, 0),
+    (7, 0),
+]
 PICK = st.integers(0, 1000)
 FAMILY = st.sampled_from([FAMILY_IP4, FAMILY_IP6])
 STEP = FAMILY.flatmap(
@@ -99,6 +115,7 @@ STEP = FAMILY.flatmap(
             st.sampled_from(LINKS),
             st.booleans(),
         ),
+        st.tuples(st.just("show"), st.sampled_from(SHOWN)),
         st.tuples(
             st.just("dump"), st.just(family), st.lists(told(family), max_size=3), st.integers(0, 2**32)
         ),
@@ -164,6 +181,9 @@ class History:
             assert self.rib.neighbour_remove(addr, link) == ((addr, link) in self.twin.neighbours)
             self.twin.neighbours.discard((addr, link))
 
+    def show(self, key: tuple[int, int]) -> None:
+        assert self.rib.fib(*key) is self.rib.fib(*key)
+
     def dump(self, family: int, more: list[Told], seed: int) -> None:
         before = self.twin.routes(family)
         choice = random.Random(seed)
@@ -187,22 +207,92 @@ class History:
             for addr in [host(family, last) for last in range(HOSTS)] + [
                 bytes(4 if family == FAMILY_IP4 else 16)
             ]:
-                want, got = self.twin.lookup(addr), self.rib.lookup(addr)
-                meant = shown(self.rib, got.index)
-                if isinstance(meant, Path):
-                    meant = canonical(meant)  # siblings have no order; the twin sorts them its own way
-                assert (got.prefix, meant) == (want.prefix, want.shown), addr.hex()
-                assert got.neighbour == want.neighbour
+                self.same_answer(addr, None, 0, self.rib.main)
+                for (table, shortest), fib in self.rib.fibs().items():
+                    self.same_answer(addr, table, shortest, fib)
+
+    def same_answer(self, addr: bytes, table: int | None, shortest: int, fib: Fib) -> None:
+        want, got = self.twin.lookup(addr, table, shortest), self.rib.lookup(addr, table, shortest)
+        meant = shown(self.rib, got.index)
+        if isinstance(meant, Path):
+            meant = canonical(meant)  # siblings have no order; the twin sorts them its own way
+        assert (got.prefix, meant) == (want.prefix, want.shown), (addr.hex(), table, shortest)
+        assert got.neighbour == want.neighbour
+        assert fib.read(addr) == got.index, "what packets see"
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(STEP, min_size=1, max_size=20))
-def test_after_any_history_every_address_shows_what_the_twin_shows(steps: list[tuple[object, ...]]) -> None:
+FIBS = st.lists(st.sampled_from(SHOWN), max_size=4, unique=True)
+EXAMPLES = int(os.environ.get("IXROUTE_RIB_EXAMPLES", "20"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(FIBS, st.lists(STEP, min_size=1, max_size=20))
+def test_after_any_history_every_address_shows_what_the_twin_shows(
+    fibs: list[tuple[int, int]], steps: list[tuple[object, ...]]
+) -> None:
     with rib_bench() as rib:
         history = History(rib)
+        for key in fibs:
+            history.show(key)
         for name, *arguments in steps:
             getattr(history, str(name))(*arguments)
             history.agree()
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+@given(FIBS, st.lists(st.tuples(STEP, PICK, st.integers(0, 12)), min_size=1, max_size=15))
+def test_what_a_fib_refused_is_there_after_the_next_settling(
+    fibs: list[tuple[int, int]], steps: list[tuple[tuple[object, ...], int, int]]
+) -> None:
+    """Before each step one FIB is told to fail an allocation soon."""
+    with rib_bench() as rib:
+        history = History(rib)
+        for key in fibs:
+            history.show(key)
+        for (name, *arguments), which, nth in steps:
+            those = [rib.main, *rib.fibs().values()]
+            lib.fib_fail_allocation(those[which % len(those)].c, nth)
+            getattr(history, str(name))(*arguments)
+            rib.check()
+        for fib in (rib.main, *rib.fibs().values()):
+            lib.fib_fail_allocation(fib.c, 0)
+        rib.settle()
+        history.agree()
+        for fib in (rib.main, *rib.fibs().values()):
+            fib.check()
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+@given(
+    FIBS, st.lists(STEP, min_size=1, max_size=8), FAMILY, st.data(), st.lists(STEP, min_size=1, max_size=4)
+)
+def test_what_happens_during_a_dump_is_shown_by_its_end(
+    fibs: list[tuple[int, int]],
+    steps: list[tuple[object, ...]],
+    family: int,
+    data: st.DataObject,
+    meanwhile: list[tuple[object, ...]],
+) -> None:
+    """Part of the routes is told again, FIBs are made and neighbours come; then the dump ends, or is given up."""
+    with rib_bench() as rib:
+        history = History(rib)
+        for key in fibs:
+            history.show(key)
+        for name, *arguments in steps:
+            getattr(history, str(name))(*arguments)
+        after = data.draw(st.permutations(history.twin.routes(family)))
+        after = after[: data.draw(st.integers(0, len(after)))]
+        rib.dump_begin(family)
+        for route, path in after:
+            rib.dumped(route, path)
+            rib.check()
+            for name, *arguments in meanwhile:
+                if name in ("show", "neighbour"):
+                    getattr(history, str(name))(*arguments)
+                    rib.check()
+        rib.dump_end(family)
+        history.twin.dump(family, after)
+        history.agree()
 
 
 @settings(max_examples=15, deadline=None)
@@ -248,6 +338,9 @@ class rib_only:  # noqa: N801 (reads as a preposition)
             self.rib.neighbour_add(host(family, last), link)
         else:
             self.rib.neighbour_remove(host(family, last), link)
+
+    def show(self, key: tuple[int, int]) -> None:
+        self.history.show(key)
 
     def dump(self, family: int, more: list[Told], _seed: int) -> None:
         self.rib.dump_begin(family)

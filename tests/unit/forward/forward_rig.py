@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from forward_view_twin import SlowView, Table, longest
+
 from ixroute._dataplane import ffi, lib
 from ixroute.driver.mem import MemPort
 from ixroute.driver.port import PortOptions
@@ -15,6 +17,8 @@ from ixroute.fib.adjacency import (
     ADJ_BROADCAST,
     ADJ_KERNEL,
     ADJ_LOCAL,
+    ADJ_NO_ROUTE,
+    ADJ_POLICY,
     ADJ_REJECT,
     AdjacencyTable,
 )
@@ -40,6 +44,11 @@ MTU = 1500
 OWN4 = ["192.0.2.1", "198.51.100.1", "203.0.113.1"]
 
 VIA_1, VIA_0, GLEAN_1, GLEAN_0, EXTERNAL, MULTIPATH, NARROW, HOST_0, VIA_2 = range(8, 17)
+VIA_SUB, VIA_INNER, VIA_SUB_1, GLEAN_SUB = range(17, 21)
+
+SUB, OUTER, INNER, SUB_1 = range(64, 68)
+"""Interface numbers of VLAN sub-interfaces, there only when a test sets them: two of port 0, one on the second of
+these, one of port 1."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Path:
     """What an adjacency says: `action` is a reason's name, or "" to forward."""
 
     action: str
-    port: int = 0
+    port: int = 0  # interface
     mac: bytes = bytes(6)
     mtu: int = 0
 
@@ -59,6 +68,7 @@ PATHS = {
     ADJ_BLACKHOLE: Path("blackhole_route"),
     ADJ_REJECT: Path("reject_route"),
     ADJ_KERNEL: Path("external_route"),
+    ADJ_POLICY: Path("policy_rule"),
     VIA_1: Path("", 1, PEER[1], MTU),
     VIA_0: Path("", 0, PEER[0], MTU),
     GLEAN_1: Path("unresolved_neigh", 1, mtu=MTU),
@@ -68,6 +78,10 @@ PATHS = {
     NARROW: Path("", 1, PEER[1], 1300),
     HOST_0: Path("", 0, PEER[0], MTU),
     VIA_2: Path("", 2, PEER[2], MTU),
+    VIA_SUB: Path("", SUB, PEER[0], MTU),
+    VIA_INNER: Path("", INNER, PEER[0], MTU - 4),
+    VIA_SUB_1: Path("", SUB_1, PEER[1], MTU),
+    GLEAN_SUB: Path("unresolved_neigh", SUB, mtu=MTU),
 }
 
 ROUTES: dict[IPv4Network | IPv6Network, int] = {
@@ -85,6 +99,10 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
         "10.7.0.0/16": ADJ_REJECT,
         "10.8.0.0/16": ADJ_KERNEL,
         "10.9.0.0/16": VIA_2,
+        "10.20.0.0/16": VIA_SUB,
+        "10.21.0.0/16": VIA_INNER,
+        "10.22.0.0/16": VIA_SUB_1,
+        "192.0.3.0/24": GLEAN_SUB,
         "172.16.0.0/12": VIA_0,
         "192.0.2.0/24": GLEAN_0,
         "192.0.2.1/32": ADJ_LOCAL,
@@ -102,6 +120,9 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
         "2001:db8:6::/48": ADJ_BLACKHOLE,
         "2001:db8:7::/48": ADJ_REJECT,
         "2001:db8:72::/48": VIA_0,
+        "2001:db8:20::/48": VIA_SUB,
+        "2001:db8:21::/48": VIA_INNER,
+        "2001:db8:22::/48": VIA_SUB_1,
         "2001:db8:a::/64": GLEAN_0,
         "2001:db8:a::/128": ADJ_LOCAL,
         "2001:db8:a::1/128": ADJ_LOCAL,
@@ -117,6 +138,35 @@ ROUTES: dict[IPv4Network | IPv6Network, int] = {
         "100::/64": VIA_1,
     }.items()
 }
+
+OTHER_TABLES: list[Table] = [
+    {
+        ip_network(prefix): index
+        for prefix, index in {
+            "0.0.0.0/0": VIA_0,
+            "10.30.0.0/16": ADJ_NO_ROUTE,  # a throw route
+            "10.6.0.0/16": VIA_1,
+            "192.0.2.77/32": ADJ_NO_ROUTE,
+            "198.51.100.0/24": ADJ_REJECT,
+            "::/0": VIA_0,
+            "2001:db8:3::/48": ADJ_NO_ROUTE,
+            "2001:db8:6::/48": VIA_1,
+        }.items()
+    },
+    {
+        ip_network(prefix): index
+        for prefix, index in {
+            "203.0.113.1/32": ADJ_LOCAL,
+            "10.31.0.0/16": ADJ_LOCAL,
+            "10.32.0.0/16": NARROW,
+            "192.0.2.0/24": GLEAN_0,
+            "2001:db8:a::1/128": ADJ_LOCAL,
+            "2001:db8:31::/48": NARROW,
+        }.items()
+    },
+    {},
+]
+"""Tables 1, 2, ... that views can ask for; table 0 is ROUTES."""
 
 BY_LENGTH = sorted(ROUTES, key=lambda prefix: -prefix.prefixlen)
 
@@ -134,6 +184,20 @@ class Context:
     flags: int = USUAL
     vlans: tuple[int, ...] = ()
     redirect_tokens: bool = True
+    views: tuple[SlowView, SlowView] | None = None  # of IPv4, of IPv6; None: table 0
+
+    def look(self, ip: bytes, address: bytes) -> int:
+        """The adjacency's index for an address of a packet."""
+        if self.views is None:
+            return lookup(address)
+        return self.views[ip[0] >> 4 == 6].find(look_in, ip, address)
+
+    def same_source(self) -> bool:
+        return self.views is None or self.views[0].same_source
+
+
+def look_in(table: int, address: bytes) -> int:
+    return longest(OTHER_TABLES[table - 1], address) if table else lookup(address)
 
 
 @dataclass(frozen=True)
@@ -151,17 +215,20 @@ class Rig:
     slots: int = 128
     workers: int = 1
     frame_bytes: int = 2048
+    hash_seed: int = 1
     context: Context = field(default_factory=Context)
 
     def __post_init__(self) -> None:
         self.umem = Umem(self.frames, self.frame_bytes, "off")
         self.fib = Fib()
-        self.adjacencies = AdjacencyTable(64, reason_number("no_route"))
+        self.adjacencies = AdjacencyTable(64, reason_number("no_route"), self.fib)
         for index, path in PATHS.items():
             if index >= 8:
                 action = reason_number(path.action) if path.action else 0
                 self.adjacencies.set(index, mac=path.mac, interface=path.port, action=action, mtu=path.mtu)
-        self.dataplane = Dataplane(self.umem.c, self.fib.c, self.adjacencies.c, 3, self.workers)
+        self.dataplane = Dataplane(
+            self.umem.c, self.fib.c, self.adjacencies.c, 3, self.workers, hash_seed=self.hash_seed
+        )
         for prefix, index in ROUTES.items():
             self.fib.insert(prefix, index)
         self.dataplane.set_local4(ip_address(a).packed for a in OWN4)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from forward_packets import ones_sum
-from forward_rig import MAC, OWN4, PATHS, Context, Outcome, Path, lookup
+from forward_rig import MAC, OWN4, PATHS, Context, Outcome, Path
 
+from ixroute.fib.adjacency import ADJ_POLICY
 from ixroute.forward.reasons import BY_NAME, Kind
 from ixroute.forward.worker import (
     PORT_ACCEPT_LOCAL,
@@ -101,20 +102,21 @@ def ethernet(packet: bytes, port: int, context: Context) -> tuple[int, Frame]:
 
 
 def untag(rest: bytes, context: Context) -> bytes:
-    """`rest` begins with an EtherType; so does the answer, without a priority tag."""
-    tags = {b"\x81\x00": "vlan_tag_mismatch", b"\x88\xa8": "non_ip"}
-    for depth in range(2):
-        mismatch = tags.get(rest[:2])
-        if mismatch is None:
+    """`rest` begins with an EtherType; so does the answer, without priority tags."""
+    tags = (b"\x81\x00", b"\x88\xa8")
+    for _ in range(4):
+        if rest[:2] not in tags:
             return rest
         if len(rest) < 6:
             raise Ended("frame_too_short")
         vid = int.from_bytes(rest[2:4], "big") & 0xFFF
-        if vid in context.vlans or (vid == 0 and depth == 1):
+        if vid in context.vlans:
             raise Ended("vlan_sub_interface")
         if vid:
-            raise Ended(mismatch)
+            raise Ended("vlan_tag_mismatch")
         rest = rest[4:]
+    if rest[:2] in tags:
+        raise Ended("vlan_sub_interface")
     return rest
 
 
@@ -139,14 +141,16 @@ def ip4(frame: Frame) -> tuple[Path, bytes]:
     ip = ip4_sound(frame.ip)
     src, dst = IPv4Address(ip[12:16]), IPv4Address(ip[16:20])
     ip4_addresses(frame, ip, src, dst)
-    path, back = PATHS[lookup(ip[16:20])], PATHS[lookup(ip[12:16])]
-    own = back.action == "local_route" and (
-        str(src) in OWN4 or frame.has(PORT_RPF_STRICT) or frame.has(PORT_RPF_LOOSE)
-    )
+    index = frame.context.look(ip, ip[12:16]) if frame.context.same_source() else ADJ_POLICY
+    path, back = PATHS[frame.context.look(ip, ip[16:20])], PATHS[index]
+    asked = str(src) in OWN4 or frame.has(PORT_RPF_STRICT) or frame.has(PORT_RPF_LOOSE)
+    own = asked and back.action == "local_route"
     if own and not frame.has(PORT_ACCEPT_LOCAL) and not frame.has(PORT_RULES4):
         raise Ended("sip_is_own")
     if path.action in ("local_route", "ipv4_broadcast"):
         raise Ended(ip4_to_router(ip, path.action))
+    if path.action == "policy_rule":
+        raise Ended("policy_rule")
     if frame.group:
         raise Ended("uc_dip_over_mc_dmac")
     if frame.has(PORT_RULES4):
@@ -158,9 +162,10 @@ def ip4(frame: Frame) -> tuple[Path, bytes]:
     if ip[0] != 0x45:
         raise Ended("ipv4_options")
     hop(path, ip[8], len(ip))
-    index = lookup(ip[12:16])
     unicast = back.action in ("", "unresolved_neigh")
-    if frame.has(PORT_RPF_STRICT):
+    if asked and back.action in ("policy_rule", "ipv4_broadcast"):
+        valid = False
+    elif frame.has(PORT_RPF_STRICT):
         valid = unicast and back.port == frame.port
     elif frame.has(PORT_RPF_LOOSE):
         valid = unicast or (back.action in PATH_ACTIONS and index >= 8)
@@ -224,11 +229,14 @@ def hop(path: Path, ttl: int, length: int) -> None:
 def ip6(frame: Frame) -> tuple[Path, bytes]:
     ip = ip6_sound(frame.ip)
     src, dst = IPv6Address(ip[8:24]), IPv6Address(ip[24:40])
-    path = PATHS[lookup(ip[24:40])]
+    path = PATHS[frame.context.look(ip, ip[24:40])]
     if dst in MULTICAST6:
         raise Ended(ip6_to_router(ip, "ipv6_multicast"))
     if path.action == "local_route":
         raise Ended(ip6_to_router(ip, "local_route"))
+    if path.action == "policy_rule":
+        local_link = src in LINK_LOCAL6 or dst in LINK_LOCAL6
+        raise Ended(ip6_to_router(ip, "ipv6_link_local") if local_link else "policy_rule")
     if frame.group:
         raise Ended("ipv6_hop_by_hop" if ip[6] == 0 else "uc_dip_over_mc_dmac")
     ways_out = {frame.port} if path.action == "" else {path.port}

@@ -128,8 +128,8 @@ VLAN = [
         "vlan_sub_interface",
         Context(vlans=(0,)),
     ),
-    Case("two priority tags", vlan(vlan(v4(ip4(HOST, FAR)), 0), 0), "vlan_sub_interface"),
-    Case("QinQ [50]", vlan(vlan(v4(ip4(HOST, FAR)), 5), 7, 0x88A8), "non_ip"),
+    Case("two priority tags", vlan(vlan(v4(ip4(HOST, FAR)), 0), 0)),
+    Case("QinQ [50]", vlan(vlan(v4(ip4(HOST, FAR)), 5), 7, 0x88A8), "vlan_tag_mismatch"),
     Case(
         "QinQ with a service sub-interface",
         vlan(vlan(v4(b""), 5), 7, 0x88A8),

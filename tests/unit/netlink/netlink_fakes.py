@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ixroute.netlink.contract import Actions, LinkState, PortState, TapState
+from ixroute.fib.adjacency import GroupLeg
+from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, Step, TapState
 from ixroute.netlink.sockets import Message
 
 ACTIONS = Actions(
@@ -21,6 +23,7 @@ ACTIONS = Actions(
     external_route=7,
     unresolved_neigh=8,
     multipath_route=9,
+    policy_rule=10,
 )
 MAC = bytes.fromhex("020000000001")
 OTHER_MAC = bytes.fromhex("020000000002")
@@ -77,6 +80,9 @@ def link_message(
     parent_elsewhere: bool = False,
     link_kind: str = "",
     vlan: tuple[int, int] = (0, 0),
+    vrf_table: int = 0,
+    egress_qos: bool = False,
+    moved: bool = False,
     flags: int = 0,
     family: int = 0,
 ) -> Message:
@@ -86,12 +92,16 @@ def link_message(
     body += attribute(10, u32(master)) if master else b""
     body += attribute(5, u32(parent)) if parent else b""
     body += attribute(37, u32(0)) if parent_elsewhere else b""
+    body += attribute(45, u32(1)) if moved else b""
     if link_kind:
         info = attribute(1, link_kind.encode() + b"\0")
-        if vlan[0]:
-            info += attribute(
-                2, attribute(1, struct.pack("=H", vlan[0])) + attribute(5, struct.pack(">H", vlan[1]))
-            )
+        if vlan[1]:
+            data = attribute(5, struct.pack(">H", vlan[1])) + attribute(1, struct.pack("=H", vlan[0]))
+            data += attribute(2, struct.pack("=II", 1, 0xFFFFFFFF))
+            data += attribute(3, attribute(1, struct.pack("=II", 3, 5))) if egress_qos else b""
+            info += attribute(2, data)
+        if vrf_table:
+            info += attribute(2, attribute(1, u32(vrf_table)))
         body += attribute(18, info)
     return message(kind, body)
 
@@ -127,7 +137,8 @@ def nexthop_message(
     kind: int = 104,
     oif: int = 0,
     gateway: str = "",
-    group: tuple[int, ...] = (),
+    group: tuple[int | tuple[int, int], ...] = (),  # ids, or (id, weight)
+    resilient: tuple[int, int, int] | None = None,  # buckets, idle and unbalanced timer in hundredths
     blackhole: bool = False,
     fdb: bool = False,
     encap: bool = False,
@@ -136,13 +147,21 @@ def nexthop_message(
     body = struct.pack("=BBBBI", AF_OF.get(len(packed), 0), 0, 0, 0, 0) + attribute(1, u32(identity))
     body += attribute(5, u32(oif)) if oif else b""
     body += attribute(6, packed) if packed else b""
-    body += (
-        attribute(2, b"".join(struct.pack("=IBBH", member, 0, 0, 0) for member in group)) if group else b""
-    )
+    members = [_member(m, 1) if isinstance(m, int) else _member(*m) for m in group]
+    body += attribute(2, b"".join(members)) if group else b""
+    if resilient:
+        buckets, idle, unbalanced = resilient
+        timers = attribute(2, u32(idle)) + attribute(3, u32(unbalanced))
+        body += attribute(3, struct.pack("=H", 1))
+        body += attribute(12 | 0x8000, attribute(1, struct.pack("=H", buckets)) + timers)
     body += attribute(4, b"") if blackhole else b""
     body += attribute(11, b"") if fdb else b""
     body += attribute(7, struct.pack("=H", 1)) + attribute(8, b"") if encap else b""
     return message(kind, body)
+
+
+def _member(identity: int, weight: int) -> bytes:
+    return struct.pack("=IBBH", identity, (weight - 1) & 0xFF, (weight - 1) >> 8, 0)
 
 
 def rule_message(
@@ -171,6 +190,14 @@ class FakeRib:
     aborted: list[int] = field(default_factory=list)
     differences: int = 0
     settled: int = 0
+    fibs: dict[tuple[int, int], str] = field(default_factory=dict)
+    most_fibs: int = 255
+    main: str = "local, main"
+
+    def fib(self, table: int, shortest: int = 0) -> str:
+        if (table, shortest) not in self.fibs and len(self.fibs) >= self.most_fibs:
+            raise OSError(errno.ENOSPC, "no room for a table")
+        return self.fibs.setdefault((table, shortest), f"table {table} from /{shortest}")
 
     def put(self, path_id: int, path: FakePath, users: int = 1) -> None:
         self.paths[path_id] = path
@@ -242,22 +269,39 @@ class FakeStream:
 @dataclass
 class FakeAdjacencies:
     entries: dict[int, tuple[int, int, bytes, int]] = field(default_factory=dict)
+    groups: dict[int, tuple[tuple[GroupLeg, ...], tuple[int, ...] | None]] = field(default_factory=dict)
+    used: dict[int, set[int]] = field(default_factory=dict)  # buckets by adjacency
     writes: int = 0
 
     def set(
         self, index: int, *, mac: bytes = bytes(6), interface: int = 0, action: int = 0, mtu: int = 0
     ) -> None:
         self.entries[index] = (action, interface, mac, mtu)
+        self.groups.pop(index, None)
         self.writes += 1
+
+    def set_group(self, index: int, legs: Sequence[GroupLeg], buckets: Sequence[int] | None = None) -> None:
+        self.groups[index] = (tuple(legs), None if buckets is None else tuple(buckets))
+        self.entries.pop(index, None)
+        self.writes += 1
+
+    def take_buckets_used(self, index: int) -> bytes:
+        used, buckets = self.used.pop(index, set()), self.groups[index][1] or ()
+        return bytes(bucket in used for bucket in range(len(buckets)))
 
 
 @dataclass
 class FakeSink:
     ports: dict[int, PortState] = field(default_factory=dict)
     vlans: dict[int, frozenset[int]] = field(default_factory=dict)
+    views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
+    subs: dict[int, InterfaceState] = field(default_factory=dict)
+    takes_subs: bool = True
+    takes_views: bool = True
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
+    multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
     used: bytes = b""
     calls: int = 0
 
@@ -265,13 +309,42 @@ class FakeSink:
         self.calls += 1
         self.ports[port] = state
 
-    def set_vlans(self, port: int, vids: frozenset[int]) -> None:
+    def set_vlans(self, interface: int, vids: frozenset[int]) -> None:
         self.calls += 1
-        self.vlans[port] = vids
+        self.vlans[interface] = vids
+
+    def set_interface(self, number: int, state: InterfaceState) -> bool:
+        self.calls += 1
+        if not self.takes_subs:
+            return False
+        outer = [s.tags for s in self.subs.values() if s.port == state.port]
+        assert len(state.tags) == 1 or state.tags[:1] in outer, "inner before outer"
+        before = self.subs.get(number)
+        assert before is None or (before.port, before.tags) == (state.port, state.tags), "number in use"
+        self.subs[number] = state
+        return True
+
+    def drop_interface(self, number: int) -> None:
+        self.calls += 1
+        gone = self.subs.pop(number)
+        self.vlans.pop(number, None)
+        assert not any(s.port == gone.port and s.tags[:-1] == gone.tags for s in self.subs.values()), (
+            "outer before inner"
+        )
+
+    def set_view(self, interface: int, family: int, steps: tuple[Step, ...], same_source: bool) -> bool:
+        self.calls += 1
+        if self.takes_views:
+            self.views[interface, family] = (steps, same_source)
+        return self.takes_views
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1
         self.local4 = list(addresses)
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self.calls += 1
+        self.multipath[family] = (policy, fields)
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.calls += 1

@@ -71,6 +71,12 @@ def test_an_unknown_gateway_is_created_managed(keeper: GatewayKeeper, asked: Ask
     assert asked.take() == [(KEY, True, True)]
 
 
+def test_only_an_entry_that_nobody_has_is_created(keeper: GatewayKeeper, asked: Asked) -> None:
+    keeper.want_exactly({KEY, OTHER}, 0.0)
+    keeper.run(0.0, table(entry()))
+    assert sorted(asked.take(), key=str) == [(KEY, True, False), (OTHER, True, True)]
+
+
 def test_a_known_gateway_is_marked_once_and_then_left_alone(keeper: GatewayKeeper, asked: Asked) -> None:
     keeper.want_exactly({KEY}, 0.0)
     keeper.run(0.0, table(entry()))
@@ -208,7 +214,7 @@ def test_hosts_are_probed_when_stale_and_in_use(
 
 
 def test_a_gateway_is_what_routes_use_beyond_the_neighbours_own_prefix() -> None:
-    rib, paths, tables = FakeRib(), PathIndex(), Tables(ports={10: 3})
+    rib, paths, tables = FakeRib(), PathIndex(), Tables(ports={10: 3}, interfaces={10: 3})
     tables.links.put(Link(10, "lan", flags=IFF_UP, mtu=1500, carrier=True))
 
     def put(path_id: int, leg: Leg, users: int, mtu: int = 0) -> None:
@@ -222,10 +228,12 @@ def test_a_gateway_is_what_routes_use_beyond_the_neighbours_own_prefix() -> None
     put(9, Leg(10, ip("10.0.0.2")), users=2)  # and a route
     put(10, Leg(10, ip("10.0.0.3")), users=1, mtu=1400)  # a route: no prefix of a neighbour has an MTU
     put(11, Leg(10), users=1)  # connected
+    put(13, Leg(10, ip("fe80::1")), users=1)  # an IPv4 route over an IPv6 gateway
     put(12, Leg(99, ip("10.9.0.1")), users=1)  # not a port
     assert wanted_gateways(paths, tables, rib, lambda key: True) == {
         (10, 4, ip("10.0.0.2")),
         (10, 4, ip("10.0.0.3")),
+        (10, 6, ip("fe80::1")),
     }
     tables.links.put(Link(10, "lan", flags=0))
     assert wanted_gateways(paths, tables, rib, lambda key: True) == set()

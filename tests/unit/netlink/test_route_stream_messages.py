@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ixroute._dataplane import ffi, lib
+from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, NextHop, Path, Prefix, Rib, Route
 from ixroute.netlink.route_stream import RouteStream, RouteStreamStats
 
@@ -27,15 +28,15 @@ class Owner:
 
 
 @pytest.fixture(scope="module")
-def tables() -> Iterator[tuple[Owner, Owner]]:
-    fib, adjacencies = Owner(lib.fib_create(ffi.NULL)), Owner(lib.adjacency_table_create(4096, 1))
-    yield fib, adjacencies
-    lib.fib_destroy(fib.c)
-    lib.adjacency_table_destroy(adjacencies.c)
+def tables() -> Iterator[tuple[Fib, Owner]]:
+    with Fib() as fib:
+        adjacencies = Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
+        yield fib, adjacencies
+        lib.adjacency_table_destroy(adjacencies.c)
 
 
 @pytest.fixture
-def bench(tables: tuple[Owner, Owner]) -> Iterator[Bench]:
+def bench(tables: tuple[Fib, Owner]) -> Iterator[Bench]:
     with Rib(*tables, 9) as rib, RouteStream(rib) as stream:
         yield rib, stream
         rib.check()
@@ -101,6 +102,7 @@ UNKNOWN = m.attribute(77, b"what?")
         (m.route(TEN, 8, m.single(3, GW) + UNKNOWN), KERNEL),
         (m.route(TEN, 8, m.single(3, GW) + m.attribute(m.RTA_ENCAP, b"abcd")), KERNEL),
         (m.route(TEN, 8, m.u32(m.RTA_OIF, 3) + m.attribute(m.RTA_VIA, b"\x1c\0abcdef")), KERNEL),
+        (m.route(TEN, 8, m.single(3, GW) + m.attribute(m.RTA_METRICS, m.u32(m.RTAX_LOCK, 4))), KERNEL),
         (m.route(TEN, 8, m.multipath([m.hop(3, m.attribute(m.RTA_ENCAP, b"abcd"))])), KERNEL),
         (m.route(TEN, 8, m.multipath([m.hop(i + 1) for i in range(65)])), KERNEL),
     ],
@@ -347,7 +349,7 @@ def gateway_attribute(family: int, leg: NextHop) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(messages())
 def test_any_route_is_read_as_it_was_written(
-    tables: tuple[Owner, Owner], told: tuple[bytes, Route, Path]
+    tables: tuple[Fib, Owner], told: tuple[bytes, Route, Path]
 ) -> None:
     message, route, path = told
     with Rib(*tables, 9) as rib, RouteStream(rib) as stream:
@@ -382,7 +384,7 @@ GOLDEN = [
     st.booleans(),
 )
 def test_no_bytes_can_harm(
-    tables: tuple[Owner, Owner], parts: list[bytes], changes: list[tuple[int, int]], cut: int, dump: bool
+    tables: tuple[Fib, Owner], parts: list[bytes], changes: list[tuple[int, int]], cut: int, dump: bool
 ) -> None:
     datagram = bytearray(b"".join(parts))
     for place, value in changes:
@@ -401,7 +403,7 @@ def test_no_bytes_can_harm(
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300), st.booleans())
-def test_noise_does_not_harm_either(tables: tuple[Owner, Owner], noise: bytes, dump: bool) -> None:
+def test_noise_does_not_harm_either(tables: tuple[Fib, Owner], noise: bytes, dump: bool) -> None:
     with Rib(*tables, 9) as rib, RouteStream(rib) as stream:
         with contextlib.suppress(OSError):
             stream.feed(noise, dump)
