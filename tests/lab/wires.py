@@ -197,7 +197,7 @@ def is_mark(frame: bytes, number: int | None = None) -> bool:
     return MARK + (b"" if number is None else struct.pack("!I", number)) in frame
 
 
-OWN4 = tuple(bytes((10, 0, link, 1)) for link in (1, 2, 3))
+OWN4 = (*(bytes((10, 0, link, 1)) for link in (1, 2, 3)), bytes((10, 1, 0, 0)), bytes((10, 1, 1, 1)))
 
 
 def normalised(frames: Iterable[bytes], own4: Collection[bytes] = OWN4) -> list[bytes]:
