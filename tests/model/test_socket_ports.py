@@ -104,7 +104,7 @@ def test_jumbos_cross_and_one_that_is_too_long_for_the_partner_is_counted_there(
         b.port.set_mtu(8000)
         assert b.port.link().up  # a read: writes are posted, and the partner's packets come another way
         jumbos = [numbered(i, 8014 - i, SECOND) for i in range(20)]
-        assert a.send(0, numbered(99, 8015, SECOND), *jumbos, numbered(98, 9014, SECOND)) == 22
+        assert a.send(0, numbered(99, 8023, SECOND), *jumbos, numbered(98, 9014, SECOND)) == 22
         assert collected(b, 20) == [jumbos]
         all_sent(a)
         wait_until(lambda: b.port.stats()["rx_oversize"] == 2, 30, "both are counted")
