@@ -228,15 +228,23 @@ static int message_multipath(struct message *message, const struct attribute *at
 	return 0;
 }
 
+/* Of all metrics forwarding heeds the MTU alone, locked or not (ip_dst_mtu_maybe_forward, ip6_dst_mtu_maybe_forward);
+ * the others are for what the kernel itself sends. A lock without an MTU makes IPv4 assume 576 behind a gateway. */
 static int message_metrics(struct message *message, const struct attribute *attribute)
 {
 	struct attributes rest = {attribute->data, attribute->len};
 	struct attribute metric;
+	uint32_t locked = 0;
 	int result;
 
-	while ((result = attribute_next(&rest, &metric)) > 0)
+	while ((result = attribute_next(&rest, &metric)) > 0) {
 		if (metric.type == RTAX_MTU && attribute_u32(&metric, &message->path->mtu) < 0)
 			return -1;
+		if (metric.type == RTAX_LOCK && attribute_u32(&metric, &locked) < 0)
+			return -1;
+	}
+	if ((locked & 1u << RTAX_MTU) && message->path->mtu == 0)
+		message->path->flags |= PATH_KERNEL_ONLY;
 	return result;
 }
 

@@ -222,7 +222,7 @@ class History:
 
 
 FIBS = st.lists(st.sampled_from(SHOWN), max_size=4, unique=True)
-EXAMPLES = int(os.environ.get("IXROUTE_RIB_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("IXROUTE_RIB_EXAMPLES", "20"))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

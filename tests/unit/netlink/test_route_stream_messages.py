@@ -102,6 +102,7 @@ UNKNOWN = m.attribute(77, b"what?")
         (m.route(TEN, 8, m.single(3, GW) + UNKNOWN), KERNEL),
         (m.route(TEN, 8, m.single(3, GW) + m.attribute(m.RTA_ENCAP, b"abcd")), KERNEL),
         (m.route(TEN, 8, m.u32(m.RTA_OIF, 3) + m.attribute(m.RTA_VIA, b"\x1c\0abcdef")), KERNEL),
+        (m.route(TEN, 8, m.single(3, GW) + m.attribute(m.RTA_METRICS, m.u32(m.RTAX_LOCK, 4))), KERNEL),
         (m.route(TEN, 8, m.multipath([m.hop(3, m.attribute(m.RTA_ENCAP, b"abcd"))])), KERNEL),
         (m.route(TEN, 8, m.multipath([m.hop(i + 1) for i in range(65)])), KERNEL),
     ],
