@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ixroute
@@ -12,11 +13,13 @@ from ixroute import schema
 from ixroute.control import CommandError, Handler, Params
 from ixroute.counters import totals, with_zeros
 from ixroute.driver.port import Port
-from ixroute.fib.rib import Entry, Path, Prefix
+from ixroute.fib.adjacency import ADJ_ACTION_FORWARD, ADJ_ACTION_GROUP
+from ixroute.fib.rib import Entry, NextHop, Path, Prefix
 from ixroute.forward.reasons import BY_NAME, REASONS, Kind
 from ixroute.forward.worker import CycleRate, add_port_counters
 from ixroute.lookups import question, walk
 from ixroute.netlink.contract import InterfaceState
+from ixroute.netlink.resolve import Leg as Hop
 from ixroute.parts import Parts
 
 DEFAULT_PAGE = 1000
@@ -184,20 +187,25 @@ class Answers:
             tos=route.tos,
             protocol=route.protocol,
             nhid=path.nhid if path else 0,
-            legs=self._legs(path),
+            legs=self._legs(entry.path_id, path),
             adjacency=entry.path_id,
             best=entry.best,
         )
 
-    def _legs(self, path: Path | None) -> list[schema.Leg]:
-        name = self._parts.mirror.interface_name
+    def _legs(self, index: int, path: Path | None) -> list[schema.Leg]:
+        """As the kernel told them. A nexthop object's own, as it is now: routes need not be told anew when it is
+        replaced."""
+        mirror = self._parts.mirror
+        legs: Sequence[NextHop | Hop] = path.legs if path else ()
+        if path is not None and path.nhid:
+            legs = mirror.hops(index) or legs
         return [
             schema.Leg(
-                dev=name(leg.ifindex),
+                dev=mirror.interface_name(leg.ifindex),
                 gateway=str(ipaddress.ip_address(leg.gateway)) if leg.gateway else "",
                 weight=leg.weight,
             )
-            for leg in (path.legs if path else ())
+            for leg in legs
         ]
 
     def _neighbors(self) -> list[schema.Neighbor]:
@@ -214,18 +222,56 @@ class Answers:
 
     def _adjacency(self, index: int) -> schema.Adjacency:
         found = self._parts.adjacencies.get(index)
-        forwards = found.action == 0
-        interface = self._parts.pairs.interface(found.interface) if forwards else None
+        forwards = found.action == ADJ_ACTION_FORWARD
+        port, interface = self._way_out(found.interface) if forwards else ("", "")
+        buckets, group = self._group(index) if found.action == ADJ_ACTION_GROUP else (0, [])
         return schema.Adjacency(
             index=index,
-            action="forward" if forwards else REASONS[found.action - 1].name,
-            port=interface[0] if interface else "",
-            interface=interface[1] if interface else "",
+            action=_action(found.action),
+            port=port,
+            interface=interface,
             mac=found.mac.hex(":") if forwards else "",
             mtu=found.mtu,
             routes=self._parts.rib.path_routes(index),
-            legs=self._legs(self._parts.rib.path(index)),
+            legs=self._legs(index, self._parts.rib.path(index)),
+            group=group,
+            buckets=buckets,
         )
+
+    def _way_out(self, number: int) -> tuple[str, str]:
+        """Names of the port and of the interface that has a number in the dataplane; empty when none has."""
+        return self._parts.pairs.interface(number) or ("", "")
+
+    def _group(self, index: int) -> tuple[int, list[schema.GroupLeg]]:
+        """Buckets, and next hops as the table that packets read has them, each once; their names are the mirror's."""
+        written, read = self._parts.mirror.group(index), self._parts.adjacencies.get_group(index)
+        if written is None or read is None:
+            return 0, []
+        buckets = Counter(written.hops[position] for position in read.buckets or ())
+        weights: Counter[Hop] = Counter()
+        for hop, leg in zip(written.hops, read.legs, strict=True):
+            weights[hop] += leg.weight
+        parts = buckets if read.buckets else weights
+        legs = dict(zip(written.hops, read.legs, strict=True))
+        group = []
+        for hop, leg in legs.items():
+            forwards = leg.action == ADJ_ACTION_FORWARD
+            port, interface = self._way_out(leg.interface) if forwards else ("", "")
+            group.append(
+                schema.GroupLeg(
+                    dev=self._parts.mirror.interface_name(hop.ifindex),
+                    gateway=str(ipaddress.ip_address(hop.gateway)),
+                    action=_action(leg.action),
+                    port=port,
+                    interface=interface,
+                    mac=leg.mac.hex(":") if forwards else "",
+                    mtu=leg.mtu,
+                    weight=weights[hop],
+                    share=round(parts[hop] / parts.total(), 6),
+                    buckets=buckets[hop],
+                )
+            )
+        return len(read.buckets or ()), group
 
     def _rules(self) -> schema.Rules:
         rules, programs = self._parts.mirror.rules()
@@ -259,7 +305,7 @@ class Answers:
             adjacency, answer, route = self._adjacency(found.index), found.answer, None
             if answer.route is not None and answer.type is not None:
                 route = self._route(Entry(answer.route, answer.index, True, answer.type))
-        action = adjacency["action"]
+        action = _verdict(adjacency)
         reason = BY_NAME.get(action)
         verdict = "forward" if reason is None else reason.kind.name.lower()
         return schema.Lookup(
@@ -279,6 +325,17 @@ class Answers:
     def _resynced(self) -> schema.Done:
         self._resync()
         return schema.Done(text="the kernel's tables are being read anew")
+
+
+def _action(number: int) -> str:
+    names = {ADJ_ACTION_FORWARD: "forward", ADJ_ACTION_GROUP: "group"}
+    return names.get(number) or REASONS[number - 1].name
+
+
+def _verdict(adjacency: schema.Adjacency) -> str:
+    """What becomes of packets: a group forwards when any of its legs does."""
+    actions = [leg["action"] for leg in adjacency["group"]] or [adjacency["action"]]
+    return "forward" if "forward" in actions else actions[0]
 
 
 def _integer(params: Params, key: str, default: int) -> int:

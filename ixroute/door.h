@@ -12,14 +12,34 @@
 #define ADJ_POLICY ...
 #define ADJ_RESERVED ...
 #define ADJ_ACTION_FORWARD ...
+#define ADJ_ACTION_GROUP ...
 #define ADJ_ACTION_MAX ...
 #define ADJ_INTERFACE_MAX ...
+#define ADJ_LEGS_MAX ...
+#define ADJ_WEIGHT_MAX ...
+#define ADJ_BUCKETS_MAX ...
 struct adjacency_table;
-struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action);
+struct epoch;
+struct group_leg {
+	uint8_t mac[6];
+	uint16_t interface;
+	uint8_t action;
+	uint32_t mtu;
+	uint32_t weight;
+};
+struct adjacency_table *adjacency_table_create(uint32_t capacity, uint8_t action, struct epoch *epoch);
 void adjacency_table_destroy(struct adjacency_table *table);
 int adjacency_set(struct adjacency_table *table, uint32_t index, const uint8_t *mac, uint16_t interface, uint8_t action,
 		  uint32_t mtu);
 int adjacency_get(const struct adjacency_table *table, uint32_t index, uint64_t *word, uint32_t *mtu);
+int adjacency_set_group(struct adjacency_table *table, uint32_t index, const struct group_leg *legs, uint32_t n_legs,
+			const uint16_t *buckets, uint32_t n_buckets);
+uint32_t adjacency_group_size(const struct adjacency_table *table, uint32_t index, uint32_t *n_buckets);
+void adjacency_get_group(const struct adjacency_table *table, uint32_t index, struct group_leg *legs, uint16_t *buckets);
+void adjacency_take_legs_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_take_buckets_used(struct adjacency_table *table, uint32_t index, uint8_t *used);
+void adjacency_collect(struct adjacency_table *table);
+uint32_t adjacency_retired(const struct adjacency_table *table);
 
 /* ---- fib/fib.h, epoch.h, prefix.h ---- */
 #define EPOCH_READERS ...
@@ -379,6 +399,19 @@ struct bucket {
 };
 uint32_t policer_share(uint32_t number, uint32_t n_workers);
 bool bucket_take(struct bucket *bucket, uint32_t rate, uint32_t burst, uint64_t now_ns);
+#define HASH_ALL_FIELDS ...
+#define HASH_DEFAULT_FIELDS ...
+enum version { VERSION_NONE, VERSION_4, VERSION_6 };
+struct multipath_key {
+	uint8_t source[16], destination[16];
+	uint8_t ports[4];
+	uint32_t label;
+	uint8_t protocol;
+	uint8_t version;
+	uint8_t unused[2];
+};
+unsigned multipath_keys(uint32_t policy, uint32_t fields, const uint8_t *ip, uint32_t length, enum version version,
+			struct multipath_key keys[2]);
 struct dataplane;
 struct worker;
 #define VIEW_STEPS ...
@@ -417,6 +450,9 @@ int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t
 struct view;
 const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t interface, uint32_t family);
 uint32_t dataplane_collect_views(struct dataplane *dataplane);
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields);
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed);
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family);
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
 struct worker *worker_create(struct dataplane *dataplane, uint32_t number, struct frame_pool *pool, struct tap_lane *lane);
 void worker_destroy(struct worker *worker);

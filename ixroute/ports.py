@@ -160,6 +160,9 @@ class Pairs:
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self._dataplane.set_local4(addresses)
 
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self._dataplane.set_multipath(family, policy, fields)
+
     def on_tap(self, port: int, tap: TapState) -> None:
         self._post(lambda: follow_tap(self._ports[port], self._taps[port], tap))
 

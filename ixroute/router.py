@@ -102,7 +102,7 @@ class Router:
             ports.append(open_port(port.name, i, port.spec, umem, len(cores), options[i]))
             stack.callback(ports[-1].close)
         fib = stack.enter_context(Fib())
-        adjacencies = AdjacencyTable(MAX_PATHS, reason_number("no_route"))
+        adjacencies = AdjacencyTable(MAX_PATHS, reason_number("no_route"), fib)
         stack.callback(adjacencies.close)
         rib = Rib(fib, adjacencies, reason_number("unresolved_neigh"))
         stack.callback(rib.close)

@@ -215,17 +215,34 @@ class Neighbor(TypedDict):
     managed: bool  # the kernel was asked to keep it resolved
 
 
+class GroupLeg(TypedDict):
+    """One of several next hops between which packets' hashes choose."""
+
+    dev: str
+    gateway: str
+    action: str  # "forward", or the reason why its packets go to the kernel
+    port: str  # "" when it does not forward
+    interface: str  # the port's or the VLAN sub-interface's
+    mac: str  # "" when it does not forward
+    mtu: int
+    weight: int  # with those of next hops whose flows it has because their neighbours do not answer
+    share: float  # of the flows: 0..1
+    buckets: int  # of a resilient group: how many are its own; else 0
+
+
 class Adjacency(TypedDict):
     """What a FIB lookup yields an index of."""
 
     index: int
-    action: str  # "forward", or the reason why not
+    action: str  # "forward", "group", or the reason why not
     port: str  # "" when it has none
     interface: str  # the port's or the VLAN sub-interface's
     mac: str
     mtu: int
     routes: int  # how many use it
-    legs: list[Leg]
+    legs: list[Leg]  # as the kernel told them
+    group: list[GroupLeg]  # when the action is "group": the legs that packets choose from; else empty
+    buckets: int  # of a resilient group; else 0
 
 
 class Lookup(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ixroute.present import Style, count, plain_table
-from ixroute.schema import Adjacency, Leg, Neighbor, Port, Program, Route, Rules, WorkerStats
+from ixroute.schema import Adjacency, GroupLeg, Leg, Neighbor, Port, Program, Route, Rules, WorkerStats
 from ixroute.stats_view import link_word
 
 
@@ -122,10 +122,29 @@ def _adjacency_lines(adjacencies: Iterable[Adjacency], style: Style) -> list[str
             a["mac"] or "-",
             a["mtu"] or "-",
             a["routes"],
-            legs_text(a["legs"]),
+            group_title(a) if a["group"] else legs_text(a["legs"]),
         ]
         rows.append([str(word) for word in words])
+        rows += [_leg_row(a, leg) for leg in a["group"]]
     return plain_table(head, rows, style)
+
+
+def group_title(adjacency: Adjacency) -> str:
+    """How many next hops, and their buckets: 3 next hops, 64 buckets."""
+    buckets = f", {adjacency['buckets']} buckets" if adjacency["buckets"] else ""
+    return f"{len(adjacency['group'])} next hops{buckets}"
+
+
+def _leg_row(adjacency: Adjacency, leg: GroupLeg) -> list[str]:
+    """Under its group: the columns say of the leg what they say of others."""
+    where = f"via {leg['gateway']} dev {leg['dev']} {share_text(adjacency, leg)}"
+    return ["", leg["action"], leg["port"] or "-", leg["mac"] or "-", str(leg["mtu"] or "-"), "", where]
+
+
+def share_text(adjacency: Adjacency, leg: GroupLeg) -> str:
+    """What part of the flows is a leg's."""
+    weight = f"weight {leg['weight']}, {leg['share']:.1%}"
+    return f"{weight}, {leg['buckets']} buckets" if adjacency["buckets"] else weight
 
 
 def _worker_lines(workers: Iterable[WorkerStats], style: Style) -> list[str]:

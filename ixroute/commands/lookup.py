@@ -10,13 +10,14 @@ from collections.abc import Callable
 from ixroute.client import request
 from ixroute.commands import parsing
 from ixroute.present import Style, style_for
-from ixroute.schema import Lookup
-from ixroute.show_view import TABLE_NAMES, legs_text, protocol_name, table_name
+from ixroute.schema import Adjacency, GroupLeg, Lookup
+from ixroute.show_view import TABLE_NAMES, group_title, legs_text, protocol_name, share_text, table_name
 
 _DESCRIPTION = """\
 Says what becomes of a packet to ADDR: which prefix it matches, by which next
 hop and port it leaves, or why the kernel gets it. The answer is that of the
 tables the packets see, not the kernel's; compare with `ip route get ADDR`.
+Of several next hops, all are named with their share of the flows.
 
 Policy rules (ip rule) are asked as for a packet that comes in by --iif, else by
 a port that no rule names, with the source, TOS, protocol and ports given.
@@ -125,6 +126,13 @@ def render(found: Lookup, style: Style) -> list[str]:
         mac = adjacency["mac"] or "MAC not known"
         way = f"port {adjacency['port']}, to {mac}, MTU {adjacency['mtu']}"
     else:
-        way = adjacency["action"]
+        way = group_title(adjacency) if adjacency["group"] else adjacency["action"]
     lines.append(f"  adjacency  {adjacency['index']}: {way}")
-    return lines
+    return lines + [f"    {_leg_line(adjacency, leg)}" for leg in adjacency["group"]]
+
+
+def _leg_line(adjacency: Adjacency, leg: GroupLeg) -> str:
+    share = share_text(adjacency, leg)
+    forwards = leg["action"] == "forward"
+    way = f"port {leg['port']}, to {leg['mac']}, MTU {leg['mtu']}" if forwards else leg["action"]
+    return f"via {leg['gateway']} dev {leg['dev']} ({share}): {way}"

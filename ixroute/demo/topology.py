@@ -1,6 +1,6 @@
 """Hosts around one router, each on a cable: the network of the demo, the tests and the benchmarks.
 
-    client (eth0) ---- (r0) router (r1) ---- (eth0) server          and a third host on r2 when asked for
+    client (eth0) ---- (r0) router (r1) ---- (eth0) server          and more hosts on r2 and r3 when asked for
 
 The router's ends are what `ixroute` drives; the TAPs it makes, `lan` and `wan`, are what is configured. A cable
 is a veth pair (`af_xdp:r0`), or an emulated 82599 whose wire is the host's interface (`vfio-user:SOCKET`). With
@@ -71,8 +71,8 @@ class Link:
         return f"02:00:00:00:{self.number:02x}:02"
 
 
-HOSTS = ("client", "server", "third")
-PORTS = ("lan", "wan", "dmz")
+HOSTS = ("client", "server", "third", "fourth")
+PORTS = ("lan", "wan", "dmz", "spare")
 
 
 class Lab:

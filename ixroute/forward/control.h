@@ -8,6 +8,7 @@
 
 #include "forward/packet.h"
 
+#define PROTOCOL_ICMP 1
 #define PROTOCOL_IGMP 2
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17

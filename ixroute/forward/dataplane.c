@@ -43,6 +43,9 @@ struct dataplane *dataplane_create(struct umem *umem, struct fib *fib, struct ad
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
+	dataplane_set_multipath(dataplane, 4, HASH_POLICY_L3, HASH_DEFAULT_FIELDS);
+	dataplane_set_multipath(dataplane, 6, HASH_POLICY_L3, HASH_DEFAULT_FIELDS);
+	dataplane_set_seed(dataplane, 0);
 	return dataplane;
 }
 
@@ -65,6 +68,24 @@ int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t
 	atomic_store_explicit(&dataplane->policer[reason].rate, rate, memory_order_relaxed);
 	atomic_store_explicit(&dataplane->policer[reason].burst, burst, memory_order_relaxed);
 	return 0;
+}
+
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields)
+{
+	if ((family != 4 && family != 6) || policy > HASH_POLICY_CUSTOM || fields == 0 || fields > HASH_ALL_FIELDS)
+		return -EINVAL;
+	atomic_store_explicit(&dataplane->multipath.how[family == 6], policy | fields << 8, memory_order_relaxed);
+	return 0;
+}
+
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed)
+{
+	multipath_seed(&dataplane->multipath, seed);
+}
+
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family)
+{
+	return multipath_hash(&dataplane->multipath, ip, length, family == 6 ? VERSION_6 : VERSION_4);
 }
 
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n)

@@ -1,5 +1,6 @@
 /* Ethernet: whose frame is it, what is in it (linux: eth_type_trans, __netif_receive_skb_core, vlan_do_receive).
- * Included by worker.c alone; the functions are small and called once each, so they are inline. */
+ * Included by worker.c, and by flow.c for the EtherTypes; the functions are small and called once each, so they are
+ * inline. */
 #ifndef IXROUTE_FORWARD_ETH_H
 #define IXROUTE_FORWARD_ETH_H
 

@@ -1,5 +1,6 @@
 /* IPv4: is the packet sound (RFC 1812 5.2.2, 5.3.7; linux: ip_rcv_core, ip_route_input_slow), what becomes of it
- * given its adjacency (ip_forward), and the one change made to it (RFC 1624). Included by worker.c alone. */
+ * given its adjacency (ip_forward), and the one change made to it (RFC 1624). The functions are worker.c's
+ * alone; flow.c and multipath.c know the header by this too. */
 #ifndef IXROUTE_FORWARD_IP4_H
 #define IXROUTE_FORWARD_IP4_H
 

@@ -1,6 +1,6 @@
 /* IPv6: is the packet sound (RFC 8200, RFC 4291 2.5-2.7; linux: ip6_rcv_core), and what becomes of it given its
  * adjacency (ip6_forward). There is no checksum, no reverse path check, and own addresses may be sources: so linux
- * has it. Included by worker.c alone. */
+ * has it. The functions are worker.c's alone; flow.c and multipath.c know the header by this too. */
 #ifndef IXROUTE_FORWARD_IP6_H
 #define IXROUTE_FORWARD_IP6_H
 
@@ -109,6 +109,15 @@ static inline unsigned ip6_validate(struct packet *packet, uint32_t room)
 	return REASON_FORWARD;
 }
 
+/* Is a packet from :: to be ended? Not when it leaves by the port it came in by: there linux looks at redirects instead
+ * of the source (ip6_forward). Where no way out is known yet the kernel judges. */
+static inline bool ip6_ends_from_unspecified(const struct ingress *in, uint64_t word)
+{
+	unsigned action = adjacency_action(word);
+
+	return action == REASON_FORWARD ? adjacency_interface(word) != in->interface : !action_is_path(action);
+}
+
 /* The verdict, but for what the egress says (worker.c). word, mtu: the destination's adjacency. */
 static inline unsigned ip6_decide(const struct ingress *in, const struct packet *packet, uint64_t word, uint32_t mtu)
 {
@@ -118,9 +127,9 @@ static inline unsigned ip6_decide(const struct ingress *in, const struct packet 
 		return ip6_to_router(packet, action);
 	if (action == REASON_policy_rule) /* before what drops: it may be for us */
 		return packet->marks & MARK_LINK_LOCAL ? ip6_to_router(packet, REASON_ipv6_link_local) : action;
-	if (packet->marks & MARK_GROUP) /* nor is an ICMPv6 error sent, RFC 4443 2.4 (e.3) */
-		return REASON_uc_dip_over_mc_dmac;
-	if (packet->marks & MARK_FROM_UNSPECIFIED)
+	if (packet->marks & MARK_GROUP) /* of ICMPv6 errors only those about options are sent, RFC 4443 2.4 (e.3) */
+		return packet->marks & MARK_OPTIONS ? REASON_ipv6_hop_by_hop : REASON_uc_dip_over_mc_dmac;
+	if (packet->marks & MARK_FROM_UNSPECIFIED && ip6_ends_from_unspecified(in, word))
 		return REASON_sip_is_unspecified;
 	if (packet->marks & MARK_LINK_LOCAL)
 		return ip6_to_router(packet, REASON_ipv6_link_local);

@@ -62,7 +62,7 @@ DEFAULT_POLICERS: Mapping[str, Policer] = {
     "ttl_value_is_too_small": Policer(5_000, 5_000),
     "no_route": Policer(5_000, 5_000),
     "reject_route": Policer(5_000, 5_000),
-    "mtu_value_is_too_small": Policer(50_000, 5_000),
+    "mtu_value_is_too_small": Policer(1_000_000, 100_000),
     "ipv4_options": Policer(5_000, 1_000),
     "ipv6_hop_by_hop": Policer(5_000, 1_000),
     # For redirects, of which Linux sends nine; what does not pass here is forwarded in the fast path.

@@ -1,7 +1,8 @@
 /* A packet's way, in the order of the functions that it meets, from bottom to top of a pass:
  *
  *     rx_burst -> eth_classify -> ip4_validate / ip6_validate -> fib lookup of the whole burst (view_run: and more)
- *     -> adjacency -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite -> dispose
+ *     -> adjacency (of several legs one: multipath.c) -> ttl and mtu checks (ip4_decide / ip6_decide) -> rewrite
+ *     -> dispose
  *
  * Read worker_poll_once first (last in this file); forward_queue is the stretch that costs. Called by run.c's loop,
  * and by tests one pass at a time.
@@ -352,7 +353,8 @@ static inline unsigned egress_decide(struct worker *worker, const struct ingress
 static inline unsigned packet_decide(struct worker *worker, const struct ingress *in, const struct packet *packet,
 				     uint64_t *word)
 {
-	struct adjacency *entry = worker->dataplane->adjacencies->entry;
+	const struct dataplane *dataplane = worker->dataplane;
+	struct adjacency *entry = dataplane->adjacencies->entry;
 	uint64_t source_word = 0;
 	uint32_t mtu;
 	unsigned reason;
@@ -360,9 +362,14 @@ static inline unsigned packet_decide(struct worker *worker, const struct ingress
 	/* acquire, and before the mtu: a new way out is never taken with the old one's mtu (adjacency_set). */
 	*word = atomic_load_explicit(&entry[packet->index].word, memory_order_acquire);
 	mtu = atomic_load_explicit(&entry[packet->index].mtu, memory_order_relaxed);
+	if (__builtin_expect(adjacency_action(*word) == ADJ_ACTION_GROUP, 0))
+		mtu = multipath_choose(&dataplane->multipath, dataplane->adjacencies, packet, word);
 	if (packet->version == VERSION_4) {
-		if (packet->marks & MARK_SOURCE)
+		if (packet->marks & MARK_SOURCE) {
 			source_word = atomic_load_explicit(&entry[packet->source_index].word, memory_order_relaxed);
+			if (adjacency_action(source_word) == ADJ_ACTION_GROUP)
+				source_word = multipath_source(dataplane->adjacencies, packet->source_index, in->interface);
+		}
 		reason = ip4_decide(in, packet, *word, mtu, source_word);
 	} else {
 		reason = ip6_decide(in, packet, *word, mtu);

@@ -9,6 +9,7 @@
 #include "fib/adjacency.h"
 #include "fib/fib.h"
 #include "forward/counters.h"
+#include "forward/multipath.h"
 #include "forward/reasons.h"
 #include "forward/view.h"
 #include "tap/door.h"
@@ -86,6 +87,7 @@ struct dataplane {
 	struct policer policer[64];
 	_Atomic uint64_t local_filter[LOCAL_FILTER_BITS / 64];
 	struct view *views; /* the writer's: all there are, retired ones too */
+	struct multipath multipath;
 };
 
 /* NULL: no memory, or numbers out of range. The parts are Python's and outlive it. Policers let nothing pass until
@@ -119,6 +121,13 @@ const struct view *dataplane_view(const struct dataplane *dataplane, uint32_t in
 uint32_t dataplane_collect_views(struct dataplane *dataplane);
 /* All own IPv4 addresses, wire order. An address that was and stays own is not missing for a moment. */
 int dataplane_set_local4(struct dataplane *dataplane, const uint32_t *addr_be, uint32_t n);
+
+/* What of a packet chooses among several legs: forward/multipath.h. family: 4 or 6; -EINVAL for a policy above 3, or
+ * fields that are none or unknown (they count for policy 3 only). */
+int dataplane_set_multipath(struct dataplane *dataplane, unsigned family, uint32_t policy, uint32_t fields);
+/* Before workers run. */
+void dataplane_set_seed(struct dataplane *dataplane, uint64_t seed);
+uint32_t dataplane_hash(const struct dataplane *dataplane, const uint8_t *ip, uint32_t length, unsigned family);
 
 struct worker;
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ PORT_RULES4 = 512
 PORT_RULES6 = 1024
 
 NEVER_SLEEP = 2**64 - 1
+
+DEFAULT_HASH_FIELDS: int = lib.HASH_DEFAULT_FIELDS
 
 FRAMES_BESIDE_RINGS = 2048
 """Frames a worker's pool should have beyond what its queues' rings hold: for its lane to the kernel (up to
@@ -75,8 +78,18 @@ class Dataplane:
     Any thread may call the setters while workers run; each store is one word.
     """
 
-    def __init__(self, umem: Any, fib: Any, adjacencies: Any, n_ports: int, n_workers: int) -> None:
+    def __init__(
+        self,
+        umem: Any,
+        fib: Any,
+        adjacencies: Any,
+        n_ports: int,
+        n_workers: int,
+        hash_seed: int | None = None,
+    ) -> None:
         """Ports start down, policers at their defaults, and the reserved adjacencies get their reasons.
+
+        `hash_seed`: 64 bits that decide which flow takes which of several legs; random unless given.
 
         ValueError for numbers out of range (1..64 ports, 1..64 workers), MemoryError.
         """
@@ -85,6 +98,7 @@ class Dataplane:
         self.c: Any = lib.dataplane_create(umem, fib, adjacencies, n_ports, n_workers)
         if self.c == ffi.NULL:
             raise MemoryError("dataplane")
+        lib.dataplane_set_seed(self.c, secrets.randbits(64) if hash_seed is None else hash_seed)
         self.n_ports = n_ports
         self.n_workers = n_workers
         self.set_policers(DEFAULT_POLICERS)
@@ -159,6 +173,13 @@ class Dataplane:
         """`set_policer` for each."""
         for reason, policer in policers.items():
             self.set_policer(reason, policer.rate, policer.burst)
+
+    def set_multipath(self, family: int, policy: int, fields: int = DEFAULT_HASH_FIELDS) -> None:
+        """What chooses among several legs: net.ipv4 or .ipv6 (`family` 4 or 6) fib_multipath_hash_policy, 0..3, and
+        fib_multipath_hash_fields, 1..0xfff, which counts for policy 3. ValueError for anything else."""
+        if not 0 <= policy <= 0xFF or not 0 <= fields <= 0xFFFF:
+            raise ValueError(f"multipath hash policy {policy}, fields {fields:#x}: out of range")
+        _check(lib.dataplane_set_multipath(self.c, family, policy, fields), f"multipath hash policy {policy}")
 
     def set_local4(self, addresses: Iterable[bytes]) -> None:
         """All IPv4 addresses of the router, 4 bytes each in wire order (not only those of ports)."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ixroute.fib.adjacency import GroupLeg
+
 FAMILY_IP4 = 4
 FAMILY_IP6 = 6
 
@@ -116,6 +118,10 @@ class AdjacenciesLike(Protocol):
     def set(
         self, index: int, *, mac: bytes = ..., interface: int = ..., action: int = ..., mtu: int = ...
     ) -> None: ...
+    def set_group(
+        self, index: int, legs: Sequence[GroupLeg], buckets: Sequence[int] | None = ...
+    ) -> None: ...  # buckets: position of the leg that each belongs to
+    def take_buckets_used(self, index: int) -> bytes: ...  # one per bucket, 1: used since the last call
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,10 @@ class Sink(Protocol):
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         """All IPv4 addresses of all interfaces of this namespace, 4 bytes each, sorted."""
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        """fib_multipath_hash_policy (0..3) and fib_multipath_hash_fields (FIB_MULTIPATH_HASH_FIELD_*) of a family,
+        4 or 6."""
 
     def on_tap(self, port: int, tap: TapState) -> None:
         """The TAP came, went, or changed: MTU, MAC, up, promiscuity belong to the port too."""

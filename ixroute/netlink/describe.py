@@ -39,8 +39,9 @@ def describe_path(index: int, known: Known | None, tables: Tables) -> str:
 
 
 def _legs(legs: tuple[Leg, ...], tables: Tables) -> list[str]:
-    prefix = "nexthop " if len(legs) > 1 else ""
-    return [prefix + _leg(leg, tables) for leg in legs]
+    if len(legs) == 1:
+        return [_leg(legs[0], tables)]
+    return [f"nexthop {_leg(leg, tables)} weight {leg.weight}" for leg in legs]
 
 
 def _leg(leg: Leg, tables: Tables) -> str:

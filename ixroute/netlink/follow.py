@@ -18,7 +18,7 @@ from ixroute.netlink import addresses, links, messages, neighbours, nexthops, ru
 from ixroute.netlink.contract import FAMILY_IP4, Port, RibLike
 from ixroute.netlink.interfaces import Interfaces
 from ixroute.netlink.links import Link
-from ixroute.netlink.neighbours import Key, Neighbour
+from ixroute.netlink.neighbours import NO_NEIGHBOUR, Key, Neighbour
 from ixroute.netlink.nexthops import NextHopObject
 from ixroute.netlink.paths import PathIndex
 from ixroute.netlink.resolve import Tables
@@ -29,6 +29,7 @@ from ixroute.netlink.sockets import Message
 log = logging.getLogger("ixroute.netlink")
 
 ReadSysctls = Callable[[str], sysctls.InterfaceSysctls]
+ReadMultipath = Callable[[], sysctls.MultipathSysctls]
 
 
 class Follower:
@@ -41,6 +42,7 @@ class Follower:
         paths: PathIndex,
         plan: ResyncPlan,
         read_sysctls: ReadSysctls = sysctls.read,
+        read_multipath: ReadMultipath = sysctls.read_multipath,
     ) -> None:
         self.tables = Tables()
         self.interfaces = Interfaces(self.tables.interfaces)
@@ -56,6 +58,7 @@ class Follower:
         self._paths = paths
         self._plan = plan
         self._read_sysctls = read_sysctls
+        self._read_multipath = read_multipath
         self._shown: set[Key] = set()
         self._sysctls_turn = 0
         self._handlers: dict[int, Callable[[Message], None]] = {
@@ -197,11 +200,13 @@ class Follower:
     # ---- sysctls ----
 
     def poll_sysctls(self, most: int = 64) -> None:
-        """Once a second: reads those of the ports again, and of `most` sub-interfaces, one after the other."""
+        """Once a second: reads those of the ports again, and of `most` sub-interfaces, one after the other;
+        and those of the namespace."""
         subs = sorted(self.tables.interfaces.keys() - self.tables.ports.keys())
         turn = [index for index in subs if index > self._sysctls_turn][:most]
         turn += subs[: max(0, min(most, len(subs)) - len(turn))]
         self._sysctls_turn = turn[-1] if turn else 0
+        self._poll_multipath()
         self._reread_sysctls({*self.tables.ports, *turn})
 
     def reread_stale_sysctls(self) -> None:
@@ -219,6 +224,15 @@ class Follower:
                 self.tables.sysctls[ifindex] = now
                 self._paths.touch_link(ifindex)
                 self.changed = True
+
+    def _poll_multipath(self) -> None:
+        now, before = self._read_multipath(), self.tables.multipath
+        if now == before:
+            return
+        self.tables.multipath = now
+        self.changed = True
+        if now.use_neigh != before.use_neigh:
+            self._paths.touch_all()
 
     def _netconf(self, message: Message) -> None:
         self.sysctls_stale.add(sysctls.netconf_ifindex(message.data))
@@ -308,8 +322,8 @@ class Follower:
         """True when packets would go elsewhere than before."""
         before = self.tables.neighbours.put(neighbour)
         self._show(neighbour.key, neighbour.usable)
-        was = (before.usable, before.mac if before.usable else b"") if before is not None else (False, b"")
-        if was == (neighbour.usable, neighbour.mac if neighbour.usable else b""):
+        was = before.matters if before is not None else NO_NEIGHBOUR
+        if was == neighbour.matters:
             return False
         self._paths.touch_neighbour(neighbour.key)
         return True
@@ -317,7 +331,7 @@ class Follower:
     def _forget_neighbour(self, key: Key) -> bool:
         before = self.tables.neighbours.remove(key)
         self._show(key, False)
-        if before is None or not before.usable:
+        if before is None or before.matters == NO_NEIGHBOUR:
             return False
         self._paths.touch_neighbour(key)
         return True

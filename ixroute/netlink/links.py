@@ -76,6 +76,8 @@ def parse(message: Message) -> Link | None:
     name, mtu = decoded.get_attr("IFLA_IFNAME"), decoded.get_attr("IFLA_MTU")
     if not name or mtu is None:
         return None
+    if isinstance(name, bytes):  # not UTF-8
+        name = name.decode("utf-8", "backslashreplace")
     flags = decoded["flags"]
     info = decoded.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""

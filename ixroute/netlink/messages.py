@@ -103,6 +103,7 @@ class NextHopMessage(nlmsg):  # type: ignore[misc]
         (6, "NHA_GATEWAY", "cdata"),
         (7, "NHA_ENCAP_TYPE", "uint16"),
         (11, "NHA_FDB", "flag"),
+        (12, "NHA_RES_GROUP", "cdata"),
     )
 
 

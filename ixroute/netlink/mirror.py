@@ -43,7 +43,7 @@ from ixroute.netlink.gateways import GatewayKeeper, stale_in_use
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
 from ixroute.netlink.programs import Programs
-from ixroute.netlink.resolve import flatten, resolve
+from ixroute.netlink.resolve import Adjacency, Group, Leg, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.wanted import gateway_of_path, wanted_gateways
 
@@ -211,6 +211,17 @@ class Mirror:
         """Next hops of an adjacency for people: "via 10.0.0.1 dev lan"."""
         with self.locked():
             return describe_path(index, self.paths.get(index), self.follower.tables)
+
+    def group(self, index: int) -> Group | None:
+        """The legs of an adjacency that is several next hops, as they were written last. Under locked()."""
+        known = self.paths.get(index)
+        return known.adjacency if known is not None and isinstance(known.adjacency, Group) else None
+
+    def hops(self, index: int) -> tuple[Leg, ...]:
+        """The next hops of an adjacency: of a nexthop object those that it has now, whatever its routes said once.
+        Empty when there are none, or they are not known. Under locked()."""
+        known = self.paths.get(index)
+        return known.route.legs if known is not None else ()
 
     def interface_name(self, ifindex: int) -> str:
         """An interface's name, or its number in text when it has none (any more). Under locked()."""
@@ -418,6 +429,7 @@ class Mirror:
 
     def update_paths(self) -> None:
         """Resolves what was touched, a bounded number of paths, and writes the adjacencies that changed."""
+        self._follow_buckets(time.monotonic())
         for path_id in self._rib.take_new_paths():
             self.paths.drop(path_id)  # the id may have been another path's: nothing known of it holds
             self.paths.touch(path_id)
@@ -435,19 +447,47 @@ class Mirror:
         adjacency = resolve(path, route, tables, self._actions)
         before = self.paths.get(path_id)
         if before is None or before.adjacency != adjacency:
-            self._table.set(
-                path_id,
-                mac=adjacency.mac,
-                interface=adjacency.interface,
-                action=adjacency.action,
-                mtu=adjacency.mtu,
-            )
+            self._write(path_id, adjacency)
         known = Known(path, route, adjacency)
         if known != before:
             self.paths.put(path_id, known)
             self.gateways.want(
                 gateway_of_path(path_id, known, tables, self._rib, self.follower.in_rib), time.monotonic()
             )
+
+    def _write(self, path_id: int, adjacency: Adjacency | Group) -> None:
+        if isinstance(adjacency, Group):
+            self._table.set_group(path_id, adjacency.legs, adjacency.buckets)
+            return
+        self._table.set(
+            path_id,
+            mac=adjacency.mac,
+            interface=adjacency.interface,
+            action=adjacency.action,
+            mtu=adjacency.mtu,
+        )
+
+    def _follow_buckets(self, now: float) -> None:
+        """Resilient groups that changed: what is in use is read first, or it would be taken for idle."""
+        tables = self.follower.tables
+        if tables.buckets.outdated(tables.nexthops):
+            self._read_bucket_marks(now)
+            for identity in tables.buckets.follow(tables.nexthops, now):
+                self.paths.touch_nexthop(identity)
+
+    def _read_bucket_marks(self, now: float) -> None:
+        buckets = self.follower.tables.buckets
+        for identity in buckets.ids():
+            for path_id in self.paths.of_nexthop(identity):
+                known = self.paths.get(path_id)
+                if known is not None and isinstance(known.adjacency, Group) and known.adjacency.buckets:
+                    buckets.use(identity, self._table.take_buckets_used(path_id), now)
+
+    def _keep_buckets(self, now: float) -> None:
+        """Once a second: what time allows to move in resilient groups."""
+        self._read_bucket_marks(now)
+        for identity in self.follower.tables.buckets.upkeep(now):
+            self.paths.touch_nexthop(identity)
 
     def _write_reserved(self) -> None:
         """The reserved adjacencies of fib/adjacency.h, in their order."""
@@ -474,6 +514,7 @@ class Mirror:
             return
         self._next_tick = now + TICK_S
         self.follower.poll_sysctls()
+        self._keep_buckets(now)
         if not self.paths.dirty:
             self.follower.age()
         self.follower.changed |= self._announcer.retry or self.programs.retry

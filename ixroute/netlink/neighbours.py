@@ -46,6 +46,9 @@ FAMILY_OF_AF: dict[int, int] = {af: family for family, af in AF_OF_FAMILY.items(
 Key = tuple[int, int, bytes]
 """(ifindex, family, address)"""
 
+NO_NEIGHBOUR = (b"", True)
+"""Neighbour.matters of one that there is no entry of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -66,6 +69,17 @@ class Neighbour:
         """Packets may be sent to its MAC. A group or empty MAC is nobody's (NOARP entries of broadcasts have
         one)."""
         return bool(self.state & _USABLE) and self.mac != NO_MAC and not self.mac[0] & 1
+
+    @property
+    def valid(self) -> bool:
+        """NUD_VALID: the kernel would choose it among several next hops (fib_good_nh, nexthop_is_good_nh). One without
+        an entry counts as valid too."""
+        return bool(self.state & _USABLE)
+
+    @property
+    def matters(self) -> tuple[bytes, bool]:
+        """What a path's resolution depends on: the MAC when there is one to use, and `valid`."""
+        return (self.mac if self.usable else b"", self.valid)
 
     @property
     def managed(self) -> bool:
@@ -132,7 +146,8 @@ def use_request(key: Key, managed: bool) -> bytes:
     `managed`.
 
     NTF_USE goes along with NTF_MANAGED: it says the same to kernels that know no managed entries (before
-    5.16), and makes __neigh_update (net/core/neighbour.c) leave state and MAC as they are.
+    5.16), and makes __neigh_update (net/core/neighbour.c) leave state and MAC as they are, but for NUD_PERMANENT, which
+    it takes away.
     """
     ifindex, family, address = key
     body = struct.pack("=B3xiHBB", AF_OF_FAMILY[family], ifindex, 0, NTF_USE, 0)

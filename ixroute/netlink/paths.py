@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ixroute.netlink.contract import PathLike
 from ixroute.netlink.neighbours import Key
-from ixroute.netlink.resolve import Adjacency, Route
+from ixroute.netlink.resolve import Adjacency, Group, Route
 
 K = TypeVar("K", bound=Hashable)
 
@@ -20,7 +20,7 @@ class Known:
 
     path: PathLike
     route: Route
-    adjacency: Adjacency
+    adjacency: Adjacency | Group
 
 
 class PathIndex:
@@ -65,6 +65,9 @@ class PathIndex:
 
     def of_neighbour(self, key: Key) -> frozenset[int]:
         return frozenset(self._by_neighbour.get(key, ()))
+
+    def of_nexthop(self, nhid: int) -> frozenset[int]:
+        return frozenset(self._by_nexthop.get(nhid, ()))
 
     def touch(self, path_id: int) -> None:
         self._dirty[path_id] = None

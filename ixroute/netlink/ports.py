@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ixroute.netlink.addresses import AddressTable
-from ixroute.netlink.contract import NO_MAC, InterfaceState, LinkState, Port, PortState, Sink, TapState
+from ixroute.netlink.contract import (
+    FAMILY_IP4,
+    FAMILY_IP6,
+    NO_MAC,
+    InterfaceState,
+    LinkState,
+    Port,
+    PortState,
+    Sink,
+    TapState,
+)
 from ixroute.netlink.interfaces import Interfaces, Place
 from ixroute.netlink.links import Link
 from ixroute.netlink.resolve import Tables
-from ixroute.netlink.sysctls import InterfaceSysctls
+from ixroute.netlink.sysctls import InterfaceSysctls, MultipathSysctls
 
 Tell = Callable[..., object]
 """tell(callback, *arguments): calls it, and survives what it raises; then None, otherwise what it returned."""
@@ -99,6 +109,7 @@ class Announcer:
             self._changed("tap", port.index, tap_state(link, port, other_macs), self._sink.on_tap)
         self._set_subs(tables, addresses, subs)
         self._set_vlans(tables, interfaces, taps, subs)
+        self._announce_multipath(tables.multipath)
         own_ip4 = addresses.own_ip4()
         if (
             custom_rules
@@ -112,6 +123,15 @@ class Announcer:
             if self._told.get(("link", name)) != link_now:
                 self._told["link", name] = link_now
                 self._tell(self._sink.on_link, link_now)
+
+    def _announce_multipath(self, now: MultipathSysctls) -> None:
+        for family, settings in (
+            (FAMILY_IP4, (now.policy4, now.fields4)),
+            (FAMILY_IP6, (now.policy6, now.fields6)),
+        ):
+            if self._told.get(("multipath", family)) != settings:
+                self._told["multipath", family] = settings
+                self._tell(self._sink.set_multipath, family, *settings)
 
     def _drop_subs(self, kept: set[int]) -> None:
         """The gone ones, inner before outer."""

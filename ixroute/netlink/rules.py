@@ -145,7 +145,7 @@ class _Attributes:
         return -1 if number > 0x7FFFFFFF else number
 
     def text(self, kind: int) -> str:
-        return self.raw.get(kind, b"").split(b"\0")[0].decode("utf-8", "surrogateescape")
+        return self.raw.get(kind, b"").split(b"\0")[0].decode("utf-8", "backslashreplace")
 
     def pair(self, kind: int, layout: str) -> tuple[int, int] | None:
         data = self.raw.get(kind)

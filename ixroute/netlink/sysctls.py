@@ -1,5 +1,5 @@
-"""Per-interface sysctls that decide what a port may forward. The kernel announces some of them
-(RTM_NEWNETCONF), the rest nobody: so they are read again every second and after each announcement."""
+"""Sysctls that decide what a port may forward, and how one of several next hops is chosen. The kernel announces
+some of them (RTM_NEWNETCONF), the rest nobody: so they are read again every second and after each announcement."""
 
 from __future__ import annotations
 
@@ -27,6 +27,38 @@ class InterfaceSysctls:
     ignore_linkdown4: bool = False
     ignore_linkdown6: bool = False
     mtu6: int = 0  # what IPv6 may send (a router advertisement can lower it), 0: not known
+
+
+DEFAULT_HASH_FIELDS = 0x0007  # addresses and protocol (FIB_MULTIPATH_HASH_FIELD_DEFAULT_MASK)
+
+
+@dataclass(frozen=True, slots=True)
+class MultipathSysctls:
+    """How one of several next hops is chosen; of the whole namespace. Kernels before 5.13 know no fields."""
+
+    policy4: int = 0
+    fields4: int = DEFAULT_HASH_FIELDS
+    policy6: int = 0
+    fields6: int = DEFAULT_HASH_FIELDS
+    use_neigh: bool = False  # IPv4 routes' next hops with a neighbour that is not valid are passed over
+
+
+def read_multipath(root: Path = _ROOT) -> MultipathSysctls:
+    """What is not there has the kernel's default."""
+    ip4, ip6 = root / "ipv4", root / "ipv6"
+    return MultipathSysctls(
+        policy4=_policy(ip4),
+        fields4=_int(ip4 / "fib_multipath_hash_fields") or DEFAULT_HASH_FIELDS,
+        policy6=_policy(ip6),
+        fields6=_int(ip6 / "fib_multipath_hash_fields") or DEFAULT_HASH_FIELDS,
+        use_neigh=_int(ip4 / "fib_multipath_use_neigh") > 0,
+    )
+
+
+def _policy(family: Path) -> int:
+    """One from the future is the default's."""
+    policy = _int(family / "fib_multipath_hash_policy")
+    return policy if 0 <= policy <= 3 else 0
 
 
 def netconf_ifindex(message: bytes) -> int:

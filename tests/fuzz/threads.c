@@ -84,6 +84,25 @@ static void view_swap(unsigned i)
 	MUST(dataplane_set_view(dataplane, i / 4 % 2 * 64, 4, steps + from, 3 - from, from == 2 ? VIEW_SAME_SOURCE : 0) == 0);
 }
 
+/* One leg, or several; hash-threshold or resilient. All lead to port 1. */
+static void adjacency_change(unsigned i, const uint8_t peers[2][6])
+{
+	const uint16_t buckets[4] = {0, 1, 1, 0};
+	struct group_leg legs[2] = {{.interface = 1, .mtu = 1500, .weight = 1}, {.interface = 1, .mtu = 1500, .weight = 2}};
+	uint8_t used[4];
+
+	for (unsigned leg = 0; leg < 2; leg++)
+		memcpy(legs[leg].mac, peers[leg], 6);
+	if (i / 4 % 3 == 0)
+		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+	else
+		MUST(adjacency_set_group(adjacencies, VIA_1 + i % 2, legs, 1 + i / 2 % 2, buckets,
+					 i / 4 % 3 == 1 && i / 2 % 2 ? 4 : 0) == 0);
+	adjacency_take_buckets_used(adjacencies, VIA_1 + i % 2, used);
+	adjacency_take_legs_used(adjacencies, VIA_1 + i % 2, used);
+	MUST(dataplane_set_multipath(dataplane, 4, i / 16 % 4, 0xfff) == 0);
+}
+
 static const struct vlan_tag seven = {0x8100, 7}, nine = {0x8100, 9};
 
 /* Sub-interface 64 is always there, with some flags or others; 65 and its number come and go. */
@@ -116,7 +135,7 @@ static void *run_writer(void *unused)
 		MUST(fib_insert(fib, &longer, VIA_1 + i % 2) == 0);
 		if (i % 3)
 			MUST(fib_remove(fib, &longer) == 0);
-		adjacency_set(adjacencies, VIA_1 + i % 2, peers[i / 2 % 2], 1, 0, i % 5 ? 1500 : 9000);
+		adjacency_change(i, peers);
 		MUST(dataplane_set_port(dataplane, 0, mac[0], 1500, PORT_UP | PORT_IP4_FORWARD | (i % 2 ? PORT_SEND_REDIRECTS : 0)) == 0);
 		MUST(dataplane_set_vlans(dataplane, 0, &vid, vid != 9) == 0);
 		write_interfaces(i);
@@ -219,7 +238,7 @@ static void set_up(void)
 	umem = (struct umem){aligned_alloc(4096, FRAMES * FRAME_BYTES), FRAMES * FRAME_BYTES, FRAME_BYTES, FRAMES};
 	fib = fib_create(NULL);
 	empty = fib_create(fib_epoch(fib));
-	adjacencies = adjacency_table_create(64, REASON_no_route);
+	adjacencies = adjacency_table_create(64, REASON_no_route, fib_epoch(fib));
 	dataplane = dataplane_create(&umem, fib, adjacencies, 2, 1);
 	door = tap_door_create(&umem, door_event);
 	MUST(umem.base && fib && empty && adjacencies && dataplane && door && pool && lane);

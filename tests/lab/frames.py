@@ -14,7 +14,7 @@ from lab.packets import ETH_IP4, ETH_IP6, ethernet
 
 ROUTER_LAN, CLIENT = "02:00:00:00:01:01", "02:00:00:00:01:02"
 ROUTER_WAN, SERVER = "02:00:00:00:02:01", "02:00:00:00:02:02"
-THIRD = "02:00:00:00:03:02"
+ROUTER_DMZ, THIRD = "02:00:00:00:03:01", "02:00:00:00:03:02"
 LAN_MTU, WAN_MTU, DMZ_MTU = 1500, 1400, 1500
 
 FORWARD = "forward"
@@ -115,8 +115,9 @@ def from_client(packet: bytes, dst: str = ROUTER_LAN, src: str = CLIENT) -> byte
 
 
 def all_cases() -> list[Case]:
+    from lab.frames_corners import cases as corner_cases
     from lab.frames_ip4 import cases as ip4_cases
     from lab.frames_ip6 import cases as ip6_cases
     from lab.frames_link import cases as link_cases
 
-    return [*link_cases(), *ip4_cases(), *ip6_cases()]
+    return [*link_cases(), *ip4_cases(), *ip6_cases(), *corner_cases()]

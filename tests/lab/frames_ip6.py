@@ -134,6 +134,10 @@ def _extensions(source: Source) -> Iterator[Case]:
         ("router alert", "050200000100"),
     ):
         yield with_header(f"hop-by-hop: {name}", HOP_BY_HOP, bytes.fromhex(option), "ipv6_hop_by_hop")
+        _, src = source()
+        payload = extension(UDP, bytes.fromhex(option)) + udp(src, SERVER6, name.encode())
+        frame = from_client(ip6(src, SERVER6, payload, proto=HOP_BY_HOP), "33:33:00:00:00:01")
+        yield Case(f"IPv6 hop-by-hop: {name}, in a multicast frame", frame, "ipv6_hop_by_hop")
     yield with_header("destination options", DEST_OPTIONS, pad, FORWARD)
     yield with_header("routing header 0", ROUTING, bytes.fromhex("0001") + bytes(20), FORWARD)
     yield with_header(
@@ -245,4 +249,5 @@ def _lookups(case: Callable[..., Case]) -> Iterator[Case]:
     yield case("no route", "no_route", "2001:db8:1::1")
     yield case("out by the port it came in by, redirect", "ingress_is_egress", "fd09::c8:1", src="fd00:1::20")
     yield case("out by the port it came in by, source behind", "ingress_is_egress", "fd09::c8:2")
+    yield case("out by the port it came in by, from ::", "ingress_is_egress", "fd09::c8:3", src="::")
     yield case("unresolved neighbour", "unresolved_neigh", "fd00:2::99", repeats=True)

@@ -59,7 +59,9 @@ def _other_protocols(packet: bytes) -> Iterator[Case]:
     def other(dst: str, kind: int, payload: bytes = bytes(46)) -> bytes:
         return ethernet(dst, CLIENT, kind, payload)
 
-    yield Case("QinQ", other(ROUTER_LAN, 0x88A8, struct.pack("!HH", 7, ETH_IP4) + packet), "vlan_tag_mismatch")
+    yield Case(
+        "QinQ", other(ROUTER_LAN, 0x88A8, struct.pack("!HH", 7, ETH_IP4) + packet), "vlan_tag_mismatch"
+    )
     yield Case("MPLS", other(ROUTER_LAN, 0x8847), "non_ip")
     yield Case("PPPoE", other(ROUTER_LAN, 0x8864), "non_ip")
     yield Case("unknown EtherType", other(ROUTER_LAN, 0x1234), "non_ip")

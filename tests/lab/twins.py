@@ -39,8 +39,8 @@ Heard = dict[str, Counter[bytes]]
 @dataclass(frozen=True)
 class Scene:
     """commands: after `ip`, on both routers; {lan}, {wan}, {dmz} are the interfaces of the ports. sysctls likewise.
-    cases: played together, in order. asks: ARP and neighbour solicitations of the router are compared too; as sets, since
-    the kernel asks again by itself."""
+    cases: played together, in order. asks: ARP and neighbour solicitations of the router are compared too; as sets,
+    since the kernel asks again by itself."""
 
     name: str
     commands: tuple[str, ...] = ()

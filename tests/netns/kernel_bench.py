@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ixroute.fib.adjacency import AdjacencyTable
+from ixroute.fib.adjacency import ADJ_ACTION_GROUP, AdjacencyTable
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import Rib
 from ixroute.netlink.contract import Actions, InterfaceState, LinkState, Port, PortState, Step, TapState
@@ -99,6 +99,7 @@ class Sink:
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
+    multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
     used: bytes = b""
 
     def set_port(self, port: int, state: PortState) -> None:
@@ -120,6 +121,9 @@ class Sink:
 
     def set_local4(self, addresses: Sequence[bytes]) -> None:
         self.local4 = list(addresses)
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self.multipath[family] = (policy, fields)
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.taps[port] = tap
@@ -239,8 +243,8 @@ class Bench:
             return True  # it decides packet by packet
         if ours == "no route":
             return kernel in ("no route", "unreachable")
-        if action == ACTIONS.multipath_route:
-            return kernel in ours
+        if action in (ACTIONS.multipath_route, ADJ_ACTION_GROUP) or "nexthop" in ours.split():
+            return kernel in ours  # by a hash; or one is left of several
         words = ours.split()
         if words[0] == "nhid":
             words = words[2:]
@@ -277,6 +281,18 @@ class Bench:
         self.until(
             lambda: self.action(address) == ACTIONS.forward, lambda: f"{address}: {self.ours(address)}"
         )
+
+    def chooses(self, address: str, *gateways: str) -> None:
+        """Within PATIENCE_S packets to this address go to one of several next hops, and these are all."""
+
+        def legs() -> set[str]:
+            assert self.mirror is not None
+            with self.mirror.locked():
+                group = self.mirror.group(self.rib.lookup(ipaddress.ip_address(address).packed).index)
+            return {str(ipaddress.ip_address(hop.gateway)) for hop in group.hops} if group else set()
+
+        self.until(lambda: legs() == set(gateways), lambda: f"{address}: {legs()}, {self.ours(address)}")
+        assert self.action(address) == ADJ_ACTION_GROUP
 
     def becomes(self, address: str, action: int) -> None:
         self.until(

@@ -97,7 +97,7 @@ SETTINGS = [
         Case(
             "multipath route, legs to one host",
             from_client(four("10.9.20.7", "10.4.0.1", "legs")),
-            "multipath_route",
+            FORWARD,
         ),
         (
             "neigh replace 10.0.2.7 lladdr 02:00:00:00:02:02 nud permanent dev {wan}",
@@ -120,7 +120,11 @@ SETTINGS = [
         sysctls=(("net.ipv6.conf.{lan}.forwarding", 0, 1),),
     ),
     Setting(
-        Case("ip rule that leads to a route", from_client(four("10.9.20.10", SERVER4, "rule")), "blackhole_route"),
+        Case(
+            "ip rule that leads to a route",
+            from_client(four("10.9.20.10", SERVER4, "rule")),
+            "blackhole_route",
+        ),
         ("rule add from 10.9.20.10/32 lookup 100 priority 100", "route add blackhole default table 100"),
         ("rule del from 10.9.20.10/32 lookup 100 priority 100", "route del blackhole default table 100"),
         mark=6,

@@ -11,7 +11,7 @@ from ixroute.demo.daemon import Daemon
 from lab.frames import FORWARD, Case, all_cases
 from lab.reasons import DROPS
 from lab.support import changes, verdicts, wait_until
-from lab.wires import Stage, told
+from lab.wires import Stage, tags_of, told
 
 pytestmark = pytest.mark.netns
 
@@ -41,7 +41,7 @@ def test_linux_forwards_what_is_to_be_forwarded_and_is_silent_about_what_is_drop
     if case.verdict == FORWARD:
         assert len(frames) == 1, told(heard)
         hops = 8 if frames[0][12] == 0x08 else 7
-        at = 14 + 4 * (case.frame[12:14] == b"\x81\x00")
+        at = 14 + 4 * tags_of(case.frame)
         assert frames[0][14 + hops] == case.frame[at + hops] - 1
     elif case.verdict in DROPS:
         assert not frames, told(heard)

@@ -305,18 +305,22 @@ def test_ipv4_by_ipv6_next_hops_is_forwarded(converged: Network) -> None:
         assert ":" in lookup["route"]["legs"][0]["gateway"], lookup
 
 
-def test_several_next_hops_are_the_kernels_to_choose(converged: Network) -> None:
+def test_several_next_hops_are_chosen_from_in_the_fast_path(converged: Network) -> None:
+    """FRR makes a group of nexthop objects (`nhid`) of them."""
     router = converged.router
     lookup = router.ixroute.lookup(an_address(SHARED))
-    assert (lookup["verdict"], lookup["reason"]) == ("punt", "multipath_route"), lookup
-    assert {leg["dev"] for leg in lookup["route"]["legs"]} == {"wan", "dmz"}
+    assert lookup["verdict"] == "forward", lookup
+    assert lookup["route"]["nhid"] != 0, lookup
+    assert {leg["port"]: leg["share"] for leg in lookup["adjacency"]["group"]} == {"wan": 0.5, "dmz": 0.5}, (
+        lookup
+    )
     before = router.ixroute.stats()
     assert ping(router.lab.client, an_address(SHARED), 10).all_back
-    assert verdicts(before, router.ixroute.stats())["punted multipath_route"] >= 10
+    assert verdicts(before, router.ixroute.stats())["punted multipath_route"] == 0
     converged.third.ask("disable announced")
     try:  # one next hop is left
         wait_until(
-            lambda: router.ixroute.lookup(an_address(SHARED))["verdict"] == "forward", 5, "still multipath"
+            lambda: not router.ixroute.lookup(an_address(SHARED))["adjacency"]["group"], 5, "still a group"
         )
         converged.check_equal([SHARED])
         assert ping(router.lab.client, an_address(SHARED), 3).all_back

@@ -97,20 +97,37 @@ def test_appended_and_prepended_routes_of_equal_metric(routed: Bench) -> None:
     routed.check(*FAR4)
 
 
-def test_several_next_hops_are_the_kernels_and_ipv6_loses_them_one_by_one(routed: Bench) -> None:
+def test_several_next_hops_are_a_group_and_ipv6_loses_them_one_by_one(routed: Bench) -> None:
     ip(
         "route add 40.0.0.0/8 nexthop via 10.0.0.1 nexthop via 10.1.0.1",
         "-6 route add 2001:db8:40::/48 nexthop via 2001:db8:a::1 nexthop via 2001:db8:b::1",
         "-6 route append 2001:db8:40::/48 via 2001:db8:b::2",
     )
-    routed.becomes("40.1.1.1", ACTIONS.multipath_route)
-    routed.becomes("2001:db8:40::1", ACTIONS.multipath_route)
+    routed.chooses("40.1.1.1", "10.0.0.1", "10.1.0.1")
+    routed.chooses("2001:db8:40::1", "2001:db8:a::1", "2001:db8:b::1", "2001:db8:b::2")
     routed.check(*FAR4, *FAR6)
     ip("-6 route del 2001:db8:40::/48 via 2001:db8:b::1")
+    routed.chooses("2001:db8:40::1", "2001:db8:a::1", "2001:db8:b::2")
     routed.check(*FAR6)
     ip("-6 route del 2001:db8:40::/48 via 2001:db8:a::1")
     routed.forwards("2001:db8:40::1")
     routed.check(*FAR6)
+
+
+def test_several_next_hops_are_the_kernels_when_one_is_not_ours(routed: Bench) -> None:
+    ip("route add 40.0.0.0/8 nexthop via 10.0.0.1 nexthop via 10.9.0.1")
+    routed.becomes("40.1.1.1", ACTIONS.multipath_route)
+    ip("route replace 40.0.0.0/8 nexthop via 10.0.0.1 nexthop dev wan")
+    routed.becomes("40.1.1.1", ACTIONS.multipath_route)
+    routed.check(*FAR4)
+
+
+def test_sysctls_of_several_next_hops_are_followed(routed: Bench) -> None:
+    assert routed.sink.multipath == {4: (0, 7), 6: (0, 7)}
+    sysctl("ipv4/fib_multipath_hash_policy", 1)
+    sysctl("ipv6/fib_multipath_hash_policy", 3)
+    sysctl("ipv6/fib_multipath_hash_fields", 0x37)
+    routed.until(lambda: routed.sink.multipath == {4: (1, 7), 6: (3, 0x37)}, "the sysctls were not followed")
 
 
 def test_link_down_ends_forwarding_and_link_up_brings_back_what_the_kernel_brings_back(routed: Bench) -> None:
@@ -145,7 +162,7 @@ def test_a_deleted_nexthop_takes_its_routes_along(routed: Bench) -> None:
     )
     routed.forwards("40.1.1.1")
     routed.forwards("2001:db8:40::1")
-    routed.becomes("50.1.1.1", ACTIONS.multipath_route)
+    routed.chooses("50.1.1.1", "10.0.0.2", "10.1.0.2")
     ip("nexthop del id 7")
     routed.check(*FAR4, *FAR6)
     routed.forwards("50.1.1.1")  # a group of one is its member
@@ -273,6 +290,20 @@ def test_what_users_set_is_left_alone(bench: Bench) -> None:
     assert "managed" in neighbour("10.0.0.2")
 
 
+def test_an_entry_that_users_set_while_ixroute_asks_for_it_stays_theirs(bench: Bench) -> None:
+    """A static neighbour follows its route at once: ixroute has heard of the route, and not of the neighbour."""
+    bench.start()
+    for host in range(60, 160):
+        run(
+            "ip -batch -",
+            stdin=f"route add 20.{host}.0.0/16 via 10.0.0.{host}\n"
+            f"neigh replace 10.0.0.{host} lladdr 02:00:00:00:00:55 dev lan nud permanent\n",
+        )
+    bench.forwards("20.159.0.1")
+    lost = [host for host in range(60, 160) if "PERMANENT" not in neighbour(f"10.0.0.{host}")]
+    assert not lost
+
+
 def test_stop_takes_its_marks_back(routed: Bench) -> None:
     assert "managed" in neighbour("10.1.0.1")
     assert routed.mirror is not None
@@ -312,7 +343,9 @@ def test_rules_become_views_of_the_ports(routed: Bench) -> None:
     fibs = lambda port, family: [step.fib for step in routed.sink.views[port, family][0]]  # noqa: E731
     assert fibs(0, 4) == usual
     ip("route add 10.0.0.0/8 via 10.1.0.1 table 100", "rule add table 100")
-    routed.until(lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed")
+    routed.until(
+        lambda: fibs(0, 4) == [rib.fib(255), rib.fib(100), rib.fib(254), rib.fib(253)], "rule not noticed"
+    )
     assert fibs(0, 6) == [rib.main]
     assert rib.fib(100).read(bytes((10, 0, 0, 1))) >= 8, "the table's routes are there with the rule"
     ip("rule del table 100", "-6 rule add from 2001:db8::/32 fwmark 1 table 100")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ixroute._dataplane import lib
+from ixroute._dataplane import ffi, lib
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, Answer, Rib, RouteType
 from ixroute.netlink.route_stream import RouteStream
@@ -166,7 +166,7 @@ def full_prefix(text: str, address: str) -> str:
 def mirror() -> Iterator[Mirror]:
     namespace = next(NAMES)
     run("ip", "netns", "add", namespace)
-    fib, adjacencies = Fib(), Owner(lib.adjacency_table_create(4096, 1))
+    fib, adjacencies = Fib(), Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
     try:
         for key in ("all", "default"):
             run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0")

@@ -182,6 +182,31 @@ def test_rules_mean_what_they_mean_in_linux(stages: tuple[Stage, Stage, Daemon],
     wait_until(lambda: len(shown(daemon)["rules"]) == count, 3, "rules still there")
 
 
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    [
+        ("pref 100 lookup 101 suppress_prefixlength 0", FORWARD),
+        ("pref 100 iif {lan} lookup 101 suppress_prefixlength 0", "source_validation"),
+        ("pref 100 from 10.9.40.99 lookup 101", "source_validation"),
+    ],
+    ids=["for all", "iif", "from"],
+)
+def test_sources_are_checked_as_in_linux_where_there_are_rules(
+    stages: tuple[Stage, Stage, Daemon], rule: str, verdict: str
+) -> None:
+    """rp_filter 1. What rules could answer differently for the way back is the kernel's to check."""
+    linux, stage, _ = stages
+    right, wrong = four(A), four("10.8.40.1")
+    rules = Rules("", (rule,), ((right, verdict), (wrong, "source_validation")))
+    try:
+        for one in (linux, stage):
+            one.lab.router.sysctl(f"net.ipv4.conf.{one.lab.interfaces['lan']}.rp_filter", 1)
+        test_rules_mean_what_they_mean_in_linux(stages, rules)
+    finally:
+        for one in (linux, stage):
+            one.lab.router.sysctl(f"net.ipv4.conf.{one.lab.interfaces['lan']}.rp_filter", 0)
+
+
 def test_what_punts_is_said(stages: tuple[Stage, Stage, Daemon]) -> None:
     _, stage, daemon = stages
     marked = "pref 100 from 10.9.0.0/16 fwmark 1 lookup 100"

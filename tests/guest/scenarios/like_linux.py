@@ -132,7 +132,10 @@ def main() -> None:
     """Arguments: parts to play, and settings as name=value."""
     value("python_started", f"{time.monotonic():.1f}")
     parts = [word for word in sys.argv[1:] if "=" not in word]
-    SETTINGS.update(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    for word in sys.argv[1:]:
+        name, _, text = word.partition("=")
+        if text:
+            SETTINGS[name] = text
     with twins(["--workers", "1"]) as pair:
         value("twins_ready", f"{time.monotonic():.1f}")
         for part in parts:

@@ -177,7 +177,13 @@ def rules() -> Rules:
     found: Any = {
         "rules": [
             plain | {"priority": 0, "text": "from all lookup local"},
-            plain | {"priority": 9, "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7", "state": "punts", "why": "fwmark"},
+            plain
+            | {
+                "priority": 9,
+                "text": "from 10.0.0.0/8 fwmark 0x1 lookup 7",
+                "state": "punts",
+                "why": "fwmark",
+            },
             plain | {"priority": 10, "text": "from all iif lan0 lookup 7", "interfaces": ["lan0"]},
             plain | {"priority": 11, "text": "from all oif lan0 lookup 7", "state": "never"},
         ],
@@ -208,6 +214,37 @@ def lookup() -> Lookup:
             "mtu": 1500,
             "routes": 1,
             "legs": [],
+            "group": [],
+            "buckets": 0,
         },
     }
     return found  # type: ignore[no-any-return]
+
+
+def group(buckets: int = 0) -> Any:
+    """An adjacency of two next hops, as `adjacencies` tells it. buckets: 0, or those of a resilient one."""
+
+    def leg(number: int, weight: int) -> dict[str, Any]:
+        return {
+            "dev": "wan0",
+            "gateway": f"198.51.100.{number}",
+            "action": "forward" if number == 1 else "unresolved_neigh",
+            "port": "wan0" if number == 1 else "",
+            "interface": "wan0" if number == 1 else "",
+            "mac": "02:00:00:00:00:09" if number == 1 else "",
+            "mtu": 1500,
+            "weight": weight,
+            "share": weight / 4,
+            "buckets": buckets * weight // 4,
+        }
+
+    single: Any = lookup()["adjacency"]
+    return single | {
+        "action": "group",
+        "port": "",
+        "interface": "",
+        "mac": "",
+        "mtu": 0,
+        "group": [leg(1, 3), leg(2, 1)],
+        "buckets": buckets,
+    }

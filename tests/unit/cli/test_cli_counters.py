@@ -82,5 +82,7 @@ def test_the_made_up_answers_of_these_tests_have_the_shape_of_the_schema():
         (stats["totals"], schema.Totals),
         (cli_canned.route(), schema.Route),
         (cli_canned.lookup()["adjacency"], schema.Adjacency),
+        (cli_canned.group(), schema.Adjacency),
+        (cli_canned.group()["group"][0], schema.GroupLeg),
     ):
         assert set(value) == set(shape.__annotations__), shape.__name__

@@ -244,7 +244,9 @@ def test_show_prints_each_kind_and_its_json(daemon, capsys):
 
 def test_show_rules_tells_what_becomes_of_each(daemon, capsys):
     assert main(["show", "rules", "-s", daemon]) == 0
-    cells = [[cell.strip() for cell in line.split("  ") if cell] for line in capsys.readouterr().out.splitlines()]
+    cells = [
+        [cell.strip() for cell in line.split("  ") if cell] for line in capsys.readouterr().out.splitlines()
+    ]
     assert cells == [
         ["FAMILY", "PRIORITY", "RULE", "STATE", "ON"],
         ["IPv4", "0", "from all lookup local", "honoured", "all"],
@@ -343,7 +345,7 @@ def test_lookup_tells_why_the_kernel_gets_a_packet():
     found = cli_canned.lookup() | {
         "verdict": "punt", "reason": "no_route", "text": "nothing matches", "route": None, "prefix": "",
         "adjacency": {"index": 0, "action": "no_route", "port": "", "mac": "", "mtu": 0,
-                      "routes": 0, "legs": []},
+                      "routes": 0, "legs": [], "group": [], "buckets": 0},
     }  # fmt: skip
     assert render(found, Style()) == [
         "192.0.2.7  punt: no_route",
@@ -353,13 +355,43 @@ def test_lookup_tells_why_the_kernel_gets_a_packet():
     ]
 
 
+def test_lookup_names_all_next_hops_and_their_shares():
+    import cli_canned
+
+    from ixroute.commands.lookup import render
+    from ixroute.present import Style
+
+    found = cli_canned.lookup() | {"adjacency": cli_canned.group()}
+    assert render(found, Style())[-3:] == [
+        "  adjacency  9: 2 next hops",
+        "    via 198.51.100.1 dev wan0 (weight 3, 75.0%): port wan0, to 02:00:00:00:00:09, MTU 1500",
+        "    via 198.51.100.2 dev wan0 (weight 1, 25.0%): unresolved_neigh",
+    ]
+
+
+def test_adjacencies_of_several_next_hops_have_a_line_for_each():
+    import cli_canned
+
+    from ixroute.present import Style
+    from ixroute.show_view import TABLES
+
+    lines = TABLES["adjacencies"]([cli_canned.group(buckets=16)], Style())
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "9 group - - - 1 2 next hops, 16 buckets",
+        "forward wan0 02:00:00:00:00:09 1500 via 198.51.100.1 dev wan0 weight 3, 75.0%, 12 buckets",
+        "unresolved_neigh - - 1500 via 198.51.100.2 dev wan0 weight 1, 25.0%, 4 buckets",
+    ]
+
+
 def test_lookup_passes_on_what_rules_ask_of_a_packet(daemon, capsys):
-    asked = "--iif lan0 --from 10.0.0.9 --tos 0x10 --protocol tcp --sport 9 --dport 80".split()
+    place = ["--iif", "lan0", "--from", "10.0.0.9"]
+    asked = [*place, "--tos", "0x10", "--protocol", "tcp", "--sport", "9", "--dport", "80"]
     assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *asked]) == 0
     found = json.loads(capsys.readouterr().out)
     wanted = {"iif": "lan0", "from": "10.0.0.9", "tos": 16, "protocol": 6, "sport": 9, "dport": 80}
     assert {key: found[key] for key in wanted} == wanted
-    for words, key, value in (("--table local", "table", 255), ("--table 77", "table", 77), ("--vrf red", "vrf", "red")):
+    tables = (("--table local", "table", 255), ("--table 77", "table", 77), ("--vrf red", "vrf", "red"))
+    for words, key, value in tables:
         assert main(["lookup", "192.0.2.7", "-j", "-s", daemon, *words.split()]) == 0
         assert json.loads(capsys.readouterr().out)[key] == value
 

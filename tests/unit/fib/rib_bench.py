@@ -25,7 +25,7 @@ class Owner:
 @contextmanager
 def rib_bench(paths: int = 1024) -> Iterator[Rib]:
     with Fib() as main:
-        adjacencies = Owner(lib.adjacency_table_create(paths, 1))
+        adjacencies = Owner(lib.adjacency_table_create(paths, 1, ffi.NULL))
         with Rib(main, adjacencies, NEW_PATH_ACTION) as rib:
             yield rib
         lib.adjacency_table_destroy(adjacencies.c)

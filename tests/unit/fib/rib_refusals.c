@@ -490,9 +490,11 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	struct adjacency_table *adjacencies = calloc(1, sizeof(*adjacencies) + 32 * sizeof(adjacencies->entry[0]));
+	const size_t bytes = sizeof(struct adjacency_table) + 32 * sizeof(struct adjacency);
+	struct adjacency_table *adjacencies = aligned_alloc(64, bytes); /* bytes is a multiple of it */
 
 	EXPECT(argc == 2 && adjacencies != NULL);
+	memset(adjacencies, 0, bytes);
 	adjacencies->capacity = 32;
 	epoch.now = 1;
 	for (unsigned i = 0; i < EPOCH_READERS; i++)

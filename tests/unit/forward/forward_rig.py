@@ -215,17 +215,20 @@ class Rig:
     slots: int = 128
     workers: int = 1
     frame_bytes: int = 2048
+    hash_seed: int = 1
     context: Context = field(default_factory=Context)
 
     def __post_init__(self) -> None:
         self.umem = Umem(self.frames, self.frame_bytes, "off")
         self.fib = Fib()
-        self.adjacencies = AdjacencyTable(64, reason_number("no_route"))
+        self.adjacencies = AdjacencyTable(64, reason_number("no_route"), self.fib)
         for index, path in PATHS.items():
             if index >= 8:
                 action = reason_number(path.action) if path.action else 0
                 self.adjacencies.set(index, mac=path.mac, interface=path.port, action=action, mtu=path.mtu)
-        self.dataplane = Dataplane(self.umem.c, self.fib.c, self.adjacencies.c, 3, self.workers)
+        self.dataplane = Dataplane(
+            self.umem.c, self.fib.c, self.adjacencies.c, 3, self.workers, hash_seed=self.hash_seed
+        )
         for prefix, index in ROUTES.items():
             self.fib.insert(prefix, index)
         self.dataplane.set_local4(ip_address(a).packed for a in OWN4)

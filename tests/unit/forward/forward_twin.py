@@ -238,8 +238,9 @@ def ip6(frame: Frame) -> tuple[Path, bytes]:
         local_link = src in LINK_LOCAL6 or dst in LINK_LOCAL6
         raise Ended(ip6_to_router(ip, "ipv6_link_local") if local_link else "policy_rule")
     if frame.group:
-        raise Ended("uc_dip_over_mc_dmac")
-    if src == IPv6Address("::"):
+        raise Ended("ipv6_hop_by_hop" if ip[6] == 0 else "uc_dip_over_mc_dmac")
+    ways_out = {frame.port} if path.action == "" else {path.port}
+    if src == IPv6Address("::") and (path.action not in PATH_ACTIONS or path.port not in ways_out):
         raise Ended("sip_is_unspecified")
     if src in LINK_LOCAL6 or dst in LINK_LOCAL6:
         raise Ended(ip6_to_router(ip, "ipv6_link_local"))

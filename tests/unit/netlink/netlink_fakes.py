@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from ixroute.fib.adjacency import GroupLeg
 from ixroute.netlink.contract import Actions, InterfaceState, LinkState, PortState, Step, TapState
 from ixroute.netlink.sockets import Message
 
@@ -135,7 +137,8 @@ def nexthop_message(
     kind: int = 104,
     oif: int = 0,
     gateway: str = "",
-    group: tuple[int, ...] = (),
+    group: tuple[int | tuple[int, int], ...] = (),  # ids, or (id, weight)
+    resilient: tuple[int, int, int] | None = None,  # buckets, idle and unbalanced timer in hundredths
     blackhole: bool = False,
     fdb: bool = False,
     encap: bool = False,
@@ -144,13 +147,21 @@ def nexthop_message(
     body = struct.pack("=BBBBI", AF_OF.get(len(packed), 0), 0, 0, 0, 0) + attribute(1, u32(identity))
     body += attribute(5, u32(oif)) if oif else b""
     body += attribute(6, packed) if packed else b""
-    body += (
-        attribute(2, b"".join(struct.pack("=IBBH", member, 0, 0, 0) for member in group)) if group else b""
-    )
+    members = [_member(m, 1) if isinstance(m, int) else _member(*m) for m in group]
+    body += attribute(2, b"".join(members)) if group else b""
+    if resilient:
+        buckets, idle, unbalanced = resilient
+        timers = attribute(2, u32(idle)) + attribute(3, u32(unbalanced))
+        body += attribute(3, struct.pack("=H", 1))
+        body += attribute(12 | 0x8000, attribute(1, struct.pack("=H", buckets)) + timers)
     body += attribute(4, b"") if blackhole else b""
     body += attribute(11, b"") if fdb else b""
     body += attribute(7, struct.pack("=H", 1)) + attribute(8, b"") if encap else b""
     return message(kind, body)
+
+
+def _member(identity: int, weight: int) -> bytes:
+    return struct.pack("=IBBH", identity, (weight - 1) & 0xFF, (weight - 1) >> 8, 0)
 
 
 def rule_message(
@@ -258,13 +269,25 @@ class FakeStream:
 @dataclass
 class FakeAdjacencies:
     entries: dict[int, tuple[int, int, bytes, int]] = field(default_factory=dict)
+    groups: dict[int, tuple[tuple[GroupLeg, ...], tuple[int, ...] | None]] = field(default_factory=dict)
+    used: dict[int, set[int]] = field(default_factory=dict)  # buckets by adjacency
     writes: int = 0
 
     def set(
         self, index: int, *, mac: bytes = bytes(6), interface: int = 0, action: int = 0, mtu: int = 0
     ) -> None:
         self.entries[index] = (action, interface, mac, mtu)
+        self.groups.pop(index, None)
         self.writes += 1
+
+    def set_group(self, index: int, legs: Sequence[GroupLeg], buckets: Sequence[int] | None = None) -> None:
+        self.groups[index] = (tuple(legs), None if buckets is None else tuple(buckets))
+        self.entries.pop(index, None)
+        self.writes += 1
+
+    def take_buckets_used(self, index: int) -> bytes:
+        used, buckets = self.used.pop(index, set()), self.groups[index][1] or ()
+        return bytes(bucket in used for bucket in range(len(buckets)))
 
 
 @dataclass
@@ -274,9 +297,11 @@ class FakeSink:
     views: dict[tuple[int, int], tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
     subs: dict[int, InterfaceState] = field(default_factory=dict)
     takes_subs: bool = True
+    takes_views: bool = True
     local4: list[bytes] = field(default_factory=list)
     taps: dict[int, TapState] = field(default_factory=dict)
     links: list[LinkState] = field(default_factory=list)
+    multipath: dict[int, tuple[int, int]] = field(default_factory=dict)
     used: bytes = b""
     calls: int = 0
 
@@ -309,12 +334,17 @@ class FakeSink:
 
     def set_view(self, interface: int, family: int, steps: tuple[Step, ...], same_source: bool) -> bool:
         self.calls += 1
-        self.views[interface, family] = (steps, same_source)
-        return True
+        if self.takes_views:
+            self.views[interface, family] = (steps, same_source)
+        return self.takes_views
 
     def set_local4(self, addresses: list[bytes]) -> None:
         self.calls += 1
         self.local4 = list(addresses)
+
+    def set_multipath(self, family: int, policy: int, fields: int) -> None:
+        self.calls += 1
+        self.multipath[family] = (policy, fields)
 
     def on_tap(self, port: int, tap: TapState) -> None:
         self.calls += 1

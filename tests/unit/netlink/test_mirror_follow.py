@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,15 +30,16 @@ from netlink_fakes import (
     u32,
 )
 
+from ixroute.netlink import links
 from ixroute.netlink.contract import Port, PortState, Step
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.paths import Known, PathIndex
 from ixroute.netlink.ports import Announcer
 from ixroute.netlink.programs import Programs
-from ixroute.netlink.resolve import Adjacency, flatten, resolve
+from ixroute.netlink.resolve import Adjacency, Group, flatten, resolve
 from ixroute.netlink.resync import ResyncPlan, Scope
 from ixroute.netlink.sockets import Message, split
-from ixroute.netlink.sysctls import InterfaceSysctls
+from ixroute.netlink.sysctls import InterfaceSysctls, MultipathSysctls, read_multipath
 
 LAN, WAN = 10, 11
 DELLINK, DELADDR, DELNEIGH, DELNEXTHOP = 17, 21, 29, 105
@@ -51,12 +54,14 @@ class World:
         self.paths = PathIndex()
         self.plan = ResyncPlan()
         self.values = sysctls or {}
+        self.multipath = MultipathSysctls()
         self.follower = Follower(
             self.rib,
             [Port(3, "lan"), Port(4, "wan")],
             self.paths,
             self.plan,
             lambda name: self.values.get(name, InterfaceSysctls()),
+            lambda: self.multipath,
         )
         self.sink = FakeSink()
         tell = lambda callback, *arguments: callback(*arguments)  # noqa: E731
@@ -77,7 +82,7 @@ class World:
         self.resolve(path_id)
         self.quiet()
 
-    def resolve(self, path_id: int) -> Adjacency:
+    def resolve(self, path_id: int) -> Adjacency | Group:
         path = self.rib.paths[path_id]
         tables = self.follower.tables
         route = flatten(path, tables.nexthops, ACTIONS)
@@ -351,6 +356,54 @@ def test_changed_sysctls_reach_the_port_and_its_paths(world: World) -> None:
     assert world.paths.take(10) == [8]
 
 
+def test_how_next_hops_are_chosen_is_told_and_followed(world: World) -> None:
+    assert world.announce().multipath == {4: (0, 7), 6: (0, 7)}
+    world.multipath = MultipathSysctls(policy4=1, policy6=3, fields6=0x3F)
+    world.follower.poll_sysctls()
+    assert world.announce().multipath == {4: (1, 7), 6: (3, 0x3F)}
+    assert world.paths.take(10) == []
+    world.multipath = replace(world.multipath, use_neigh=True)
+    world.follower.poll_sysctls()
+    assert world.paths.take(10) == [8, 9], "which legs count has changed"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, MultipathSysctls()),
+        (
+            {"ipv4/fib_multipath_hash_policy": "2", "ipv6/fib_multipath_hash_policy": "1"},
+            MultipathSysctls(2, 7, 1, 7),
+        ),
+        (
+            {"ipv4/fib_multipath_hash_policy": "3", "ipv4/fib_multipath_hash_fields": "55"},
+            MultipathSysctls(policy4=3, fields4=55),
+        ),
+        ({"ipv6/fib_multipath_hash_policy": "9", "ipv6/fib_multipath_hash_fields": "x"}, MultipathSysctls()),
+        ({"ipv4/fib_multipath_use_neigh": "1"}, MultipathSysctls(use_neigh=True)),
+    ],
+)
+def test_sysctls_of_next_hops_have_their_defaults_where_the_kernel_has_none(
+    tmp_path: Path, files: dict[str, str], expected: MultipathSysctls
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert read_multipath(tmp_path) == expected
+
+
+def test_a_neighbour_that_turns_invalid_without_a_mac_touches_its_paths(world: World) -> None:
+    """A leg whose neighbour is not valid is passed over; one without an entry is not."""
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", kind=29))
+    world.paths.take(10)
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, state=0x20))
+    assert world.paths.take(10) == [8]
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, state=0x01))
+    assert world.paths.take(10) == []
+    world.follower.event(neighbour_message(LAN, "10.0.0.1", None, kind=29))
+    assert world.paths.take(10) == [8]
+
+
 def test_a_netconf_message_asks_for_the_sysctls(world: World) -> None:
     assert not world.follower.sysctls_stale
     world.follower.event(message(80, struct.pack("=Bxxx", 2)))
@@ -408,6 +461,59 @@ def test_more_tables_than_there_is_room_for_are_the_kernels(world: World) -> Non
     steps, same_source = world.announce().views[3, 4]
     assert steps == (Step(fib="table 1 from /0"), Step(fib="table 2 from /0"), PUNT)
     assert not same_source
+
+
+def test_a_view_that_was_not_taken_is_told_again(world: World) -> None:
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    world.sink.takes_views = False
+    assert not world.announce().views
+    assert world.programs.retry
+    world.sink.takes_views = True
+    assert world.announce().views.keys() == {(3, 4), (4, 4)}
+    assert not world.programs.retry
+
+
+def test_a_rule_that_only_the_kernel_can_follow_is_warned_of_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    marked = rule_message(5, 77, extra=attribute(10, u32(1)))
+    for rules in ([*DEFAULT_RULES, marked], [*DEFAULT_RULES, marked, rule_message(9, 78)], DEFAULT_RULES):
+        world.follower.replace_rules(4, rules)
+        world.announce()
+    assert [record.getMessage().split(": only")[0] for record in caplog.records] == [
+        "IPv4 rule 5: from all fwmark 0x1 lookup 77 (fwmark)"
+    ]
+    assert world.programs.punting == ()
+
+
+def test_rules_are_told_with_the_interfaces_that_they_are_of(world: World) -> None:
+    world.follower.replace_rules(4, [rule_message(1, 77, extra=attribute(3, b"lan\0")), rule_message(2, 255)])
+    world.announce()
+    told = [(view.priority, view.state, view.interfaces) for view in world.programs.rule_views()]
+    assert told == [(1, "honoured", ("lan",)), (2, "honoured", ())]
+    programs = {(view.interface, view.family): view for view in world.programs.program_views()}
+    assert programs["lan", 4].steps == ("lookup 77", "lookup local")
+    assert programs["wan", 4].steps == ("lookup local",)
+    assert not programs["lan", 4].same_source, "a source is looked up as from elsewhere"
+    assert programs["wan", 4].same_source
+
+
+def test_a_renamed_interface_has_the_program_of_its_new_name(world: World) -> None:
+    world.follower.replace_rules(
+        4, [rule_message(1, 77, flags=8, extra=attribute(3, b"new\0")), rule_message(2, 255)]
+    )
+    assert world.announce().views[3, 4][0] == (LOCAL,)
+    world.follower.event(link_message(LAN, "new"))
+    assert world.announce().views[3, 4][0] == (Step(fib="table 77 from /0"), LOCAL)
+
+
+def test_the_table_of_a_vrf_is_read_from_its_link() -> None:
+    red = links.parse(link_message(8, "red", link_kind="vrf", vrf_table=70000))
+    assert red is not None
+    assert (red.kind, red.vrf_table) == ("vrf", 70000)
+    other = links.parse(link_message(9, "x", link_kind="vlan", vlan=(7, 0x8100)))
+    assert other is not None
+    assert other.vrf_table == 0
 
 
 def test_members_of_a_vrf_look_up_its_table(world: World) -> None:

@@ -27,8 +27,10 @@ from netlink_fakes import (
     ip,
     link_message,
     neighbour_message,
+    nexthop_message,
 )
 
+from ixroute.fib.adjacency import GroupLeg
 from ixroute.netlink import messages, sockets
 from ixroute.netlink.contract import Port
 from ixroute.netlink.mirror import Mirror
@@ -321,7 +323,7 @@ def test_what_people_are_shown(stage: Stage) -> None:
     stage.start()
     describe = stage.mirror.describe
     assert describe(8) == "via 10.0.0.1 dev lan mtu 1400"
-    assert describe(9) == "nexthop via 10.0.0.1 dev lan nexthop via 10.7.0.1 dev if77"
+    assert describe(9) == "nexthop via 10.0.0.1 dev lan weight 1 nexthop via 10.7.0.1 dev if77 weight 1"
     assert describe(10) == "nhid 5 nexthop object that only the kernel follows"
     assert (describe(0), describe(4), describe(4000)) == ("no route", "blackhole", "unused")
     view = stage.mirror.neighbours()[0]
@@ -332,6 +334,72 @@ def test_what_people_are_shown(stage: Stage) -> None:
         "reachable",
         True,
     )
+
+
+SECOND = "10.0.0.2"
+
+
+def resilient(stage: Stage, members: tuple[int, ...]) -> None:
+    """A path by a resilient group of 8 buckets; its object has these members."""
+    stage.answers[messages.RTM_GETNEXTHOP] = [
+        nexthop_message(1, oif=LAN, gateway=GATEWAY),
+        nexthop_message(2, oif=LAN, gateway=SECOND),
+        nexthop_message(3, oif=LAN, gateway=SECOND),
+        nexthop_message(20, group=members, resilient=(8, 1_000_000, 0)),
+    ]
+
+
+def test_several_next_hops_are_written_as_a_group_and_followed(stage: Stage) -> None:
+    stage.answers[messages.RTM_GETNEIGH] = [
+        neighbour_message(LAN, GATEWAY, managed=True),
+        neighbour_message(LAN, SECOND, OTHER_MAC, managed=True),
+    ]
+    stage.rib.put(8, FakePath(legs=(Leg(LAN, ip(GATEWAY), 1), Leg(LAN, ip(SECOND), 3))))
+    stage.start()
+    assert stage.table.groups[8] == ((GroupLeg(MAC, 3, 0, 1500, 1), GroupLeg(OTHER_MAC, 3, 0, 1500, 3)), None)
+    stage.neighbours.put(neighbour_message(LAN, SECOND, MAC, managed=True).data)
+    stage.until(lambda: stage.table.groups[8][0][1].mac == MAC, "the leg's MAC stays")
+    stage.state.put(link_message(LAN, "lan", up=False).data)
+    stage.until(lambda: stage.table.entries.get(8, (0,))[0] == ACTIONS.external_route, "still a group")
+
+
+def test_gateways_of_all_legs_are_asked_for(stage: Stage) -> None:
+    stage.answers[messages.RTM_GETNEIGH] = []
+    stage.rib.put(8, FakePath(legs=(Leg(LAN, ip(GATEWAY)), Leg(LAN, ip(SECOND)))))
+    stage.start()
+    sent = lambda: b"".join(data for sock in stage.requests for data in sock.sent)  # noqa: E731
+    stage.until(lambda: ip(GATEWAY) in sent() and ip(SECOND) in sent(), "not asked for")
+
+
+def test_buckets_in_use_stay_when_a_member_joins_a_resilient_group(stage: Stage) -> None:
+    resilient(stage, (1, 2))
+    stage.rib.put(8, FakePath(nhid=20))
+    stage.start()
+    _, before = stage.table.groups[8]
+    assert before is not None
+    assert sorted(before) == [0, 0, 0, 0, 1, 1, 1, 1]
+    busy = {bucket for bucket, leg in enumerate(before) if leg == 0}
+    stage.table.used[8] = set(busy)
+    stage.state.put(nexthop_message(20, group=(1, 2, 3), resilient=(8, 1_000_000, 0)).data)
+    stage.until(lambda: len(stage.table.groups[8][0]) == 3, "the member did not join")
+    _, after = stage.table.groups[8]
+    assert after is not None
+    assert {bucket for bucket, leg in enumerate(after) if leg == 0} == busy
+    assert 2 in after
+
+
+def test_the_buckets_of_a_deleted_member_are_dealt_out_at_once(stage: Stage) -> None:
+    resilient(stage, (1, 2, 3))
+    stage.rib.put(8, FakePath(nhid=20))
+    stage.start()
+    stage.table.used[8] = set(range(8))
+    resilient(stage, (1, 2))
+    stage.state.put(nexthop_message(20, group=(1, 2), resilient=(8, 1_000_000, 0)).data)
+    stage.until(lambda: len(stage.table.groups[8][0]) == 2, "the member is still there")
+    assert sorted(stage.table.groups[8][1] or ()) == [0, 0, 0, 0, 1, 1, 1, 1]
+    stage.state.put(nexthop_message(20, kind=105).data)
+    stage.until(lambda: stage.table.entries.get(8, (0,))[0] == ACTIONS.external_route, "still a group")
+    assert len(stage.mirror.follower.tables.buckets) == 0
 
 
 def test_stop_ends_the_thread_and_may_be_called_twice(stage: Stage) -> None:

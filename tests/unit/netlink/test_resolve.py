@@ -20,7 +20,7 @@ from ixroute.netlink.neighbours import (
     NUD_STALE,
     Neighbour,
 )
-from ixroute.netlink.nexthops import NextHopObject
+from ixroute.netlink.nexthops import Member, NextHopObject
 from ixroute.netlink.resolve import Adjacency, Tables, flatten, resolve
 from ixroute.netlink.sysctls import InterfaceSysctls
 
@@ -137,7 +137,7 @@ CASES: list[tuple[str, FakePath, Change, Adjacency]] = [
         replace(UNRESOLVED, mtu=900),
     ),
     (
-        "several legs are the kernel's to choose",
+        "several legs are the kernel's to choose when one has no gateway",
         FakePath(legs=(Leg(TAP, GW4), Leg(OTHER_TAP))),
         nothing,
         MULTIPATH,
@@ -173,25 +173,19 @@ CASES: list[tuple[str, FakePath, Change, Adjacency]] = [
     (
         "a group of one is its member",
         replace(BY_ID, nhid=20),
-        objects(SEVEN, NextHopObject(20, is_group=True, group=(7,))),
+        objects(SEVEN, NextHopObject(20, is_group=True, members=(Member(7),))),
         FORWARD,
-    ),
-    (
-        "a group of several is the kernel's to choose",
-        replace(BY_ID, nhid=20),
-        objects(SEVEN, EIGHT, NextHopObject(20, is_group=True, group=(7, 8))),
-        MULTIPATH,
     ),
     (
         "a group of one blackhole",
         replace(BY_ID, nhid=20),
-        objects(HOLE, NextHopObject(20, is_group=True, group=(9,))),
+        objects(HOLE, NextHopObject(20, is_group=True, members=(Member(9),))),
         BLACKHOLE,
     ),
     (
         "a group with an unknown member",
         replace(BY_ID, nhid=20),
-        objects(SEVEN, NextHopObject(20, is_group=True, group=(7, 8))),
+        objects(SEVEN, NextHopObject(20, is_group=True, members=(Member(7), Member(8)))),
         EXTERNAL,
     ),
     ("a group without members", replace(BY_ID, nhid=20), objects(NextHopObject(20, is_group=True)), EXTERNAL),
@@ -209,7 +203,7 @@ def test_path_resolves_to(path: FakePath, change: Change, expected: Adjacency) -
 
 def test_a_path_depends_on_its_object_and_the_members_of_a_group() -> None:
     tables = ordinary()
-    objects(SEVEN, EIGHT, NextHopObject(20, is_group=True, group=(7, 8)))(tables)
+    objects(SEVEN, EIGHT, NextHopObject(20, is_group=True, members=(Member(7), Member(8))))(tables)
     route = flatten(replace(BY_ID, nhid=20), tables.nexthops, ACTIONS)
     assert set(route.nhids) == {20, 7, 8}
     assert {leg.ifindex for leg in route.legs} == {TAP, OTHER_TAP}

@@ -13,7 +13,7 @@ import route_messages as m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ixroute._dataplane import lib
+from ixroute._dataplane import ffi, lib
 from ixroute.fib.fib import Fib
 from ixroute.fib.rib import FAMILY_IP4, FAMILY_IP6, NextHop, Path, Prefix, Rib, Route
 from ixroute.netlink.route_stream import RouteStream, RouteStreamStats
@@ -30,7 +30,7 @@ class Owner:
 @pytest.fixture(scope="module")
 def tables() -> Iterator[tuple[Fib, Owner]]:
     with Fib() as fib:
-        adjacencies = Owner(lib.adjacency_table_create(4096, 1))
+        adjacencies = Owner(lib.adjacency_table_create(4096, 1, ffi.NULL))
         yield fib, adjacencies
         lib.adjacency_table_destroy(adjacencies.c)
 
