@@ -136,10 +136,15 @@ class Stage:
         self.wires[case.port].send(case.frame)
         return self._until_mark(case.port, mark)
 
-    def listen(self, cases: Iterable[Case], seconds: float) -> dict[str, set[bytes]]:
-        """Sends all these frames; the different frames that left the router within `seconds`, by port."""
+    def ask(self, cases: Iterable[Case]) -> None:
+        """Sends all these frames, and forgets what was heard before."""
+        for wire in self.wires.values():
+            wire.take()
         for case in cases:
             self.wires[case.port].send(case.frame)
+
+    def listen(self, seconds: float) -> dict[str, set[bytes]]:
+        """The different frames that left the router within `seconds` and since it was asked, by port."""
         time.sleep(seconds)
         return {port: set(normalised(wire.take())) for port, wire in self.wires.items()}
 
