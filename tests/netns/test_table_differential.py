@@ -126,7 +126,7 @@ def test_bursts_over_a_large_table(bench: Bench) -> None:
         f"route replace 40.{i >> 8}.{i & 255}.0/24 via 10.0.0.{1 + i % 4}" for i in range(50000)
     )
     removed = routes.replace("replace", "del")
-    for number in range(20 if FULL else 3):
+    for number in range(20 if FULL else 2):
         run("ip -force -batch -", stdin=routes)
         do(chance.sequence())
         comparison.check([f"burst {number}"], 20.0)
