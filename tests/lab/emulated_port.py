@@ -7,6 +7,7 @@ import os
 import socket as sockets
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ class Tally:
 
 
 class CardClock(Clock):
-    """Time that passes only while the driver sleeps, so that no limit of its waits depends on the machine's load; an
+    """Time that passes only while the driver sleeps, so that no limit of its waits depends on how long it computes; an
     engine that no thread runs works meanwhile, as a card does."""
 
     def __init__(self, engine: Engine) -> None:
@@ -73,8 +74,8 @@ class CardClock(Clock):
 
     def sleep(self, seconds: float) -> None:
         self._now += seconds
-        if self._engine.running:
-            os.sched_yield()
+        if self._engine.running:  # on a busy machine its thread needs time of its own, however patient the driver is
+            time.sleep(min(seconds, 1e-3))
         else:
             self._engine.step()
 
