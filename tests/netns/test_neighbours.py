@@ -145,7 +145,7 @@ def test_ten_thousand_neighbours_at_once(make_router: Make, tmp_path: Path) -> N
                 reached = reached_by(router, some, client, server)
                 return [address for address, macs in reached.items() if macs != {m}]
 
-            wait_until(lambda: not lost(), 5, lambda: f"not sent to their MAC: {lost()}")
+            wait_until(lambda: not lost(), 30, lambda: f"not sent to their MAC: {len(lost())} {lost()}")
         neighbours = router.ixroute.stats()["mirror"]["neighbors"]
         assert neighbours >= CROWD
         batch("neigh del {} dev wan")
