@@ -53,7 +53,6 @@ WAYS = [
     way("the interface's", 40, "via 10.0.2.2 dev {wan}", 1400),
     way("the route's", 41, "via 10.0.2.2 dev {wan} mtu 1001", 1001),
     way("the route's, locked", 42, "via 10.0.2.2 dev {wan} mtu lock 1000", 1000),
-    way("the route's, above the interface's", 43, "via 10.0.2.2 dev {wan} mtu 1450", 1400),
     way("the route's, below what every host takes", 44, "via 10.0.2.2 dev {wan} mtu 500", 500),
     way("by an IPv6 gateway", 45, "via inet6 fd00:2::2 dev {wan}", 1400),
     way("the route's, by an IPv6 gateway", 46, "via inet6 fd00:2::2 dev {wan} mtu 1100", 1100),
@@ -213,8 +212,8 @@ class Answering:
                     count = 0
                     while data := connection.recv(65536):
                         count += len(data)
-                    connection.sendall(b"%d" % count)
                     self.served += 1
+                    connection.sendall(b"%d" % count)
 
     def close(self) -> None:
         self._ended.set()
@@ -271,6 +270,14 @@ CROSSINGS = [
         "fd99::1",
         ("-6 route add fd99::1 nexthop via fd00:2::2 dev {wan} nexthop via fd00:3::2 dev {dmz}",),
         1400,
+        ("server", "third"),
+        16,
+    ),
+    Crossing(
+        "the route's, of two ways",
+        "10.99.0.1",
+        ("route add 10.99.0.1 mtu 1300 nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.3.2 dev {dmz}",),
+        1300,
         ("server", "third"),
         16,
     ),
