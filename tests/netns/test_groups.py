@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -26,7 +26,7 @@ from lab.wires import Flood, Stage, Wire
 pytestmark = pytest.mark.netns
 
 PORT = 5001
-REDIRECTS_S = float(os.environ.get("IXROUTE_REDIRECTS_S", "1.5"))
+REDIRECTS_S = float(os.environ.get("IXROUTE_REDIRECTS_S", "0.8"))
 """How long a flow is told of a better way: 12 seconds until Linux has given up."""
 ROUNDS = 4
 
@@ -47,7 +47,9 @@ def group_mac(group: str) -> str:
 
 def to_group(src: str, group: str, data: bytes, src_mac: str = CLIENT, size: int = 0) -> bytes:
     payload = udp(src, group, data.ljust(size, b"."), dport=PORT)
-    packet, kind = (ip6(src, group, payload), ETH_IP6) if ":" in group else (ip4(src, group, payload), ETH_IP4)
+    packet, kind = (
+        (ip6(src, group, payload), ETH_IP6) if ":" in group else (ip4(src, group, payload), ETH_IP4)
+    )
     return ethernet(group_mac(group), src_mac, kind, packet)
 
 
@@ -140,7 +142,9 @@ class Tree:
 def planted(router: Router | Stage, version: int) -> Tree:
     lab = router.lab
     try:
-        routes = MulticastRoutes(lab.router, version, [lab.interfaces[port] for port in ("lan", "wan", "dmz")])
+        routes = MulticastRoutes(
+            lab.router, version, [lab.interfaces[port] for port in ("lan", "wan", "dmz")]
+        )
     except OSError as error:
         if is_missing(error):
             pytest.skip(f"this kernel has no multicast routing of IPv{version}: {error}")
@@ -173,13 +177,16 @@ def test_multicast_routes_are_followed_as_linux_follows_them(
             expected, heard = linux.play(case), stage.play(case)
             assert heard == expected, f"{case.name}\n{changes(before, daemon.stats())}"
             branches = {port for port, frames in heard.items() if frames}
-            assert ({"wan", "dmz"} <= branches) == (case is cases[0]) or case is cases[1], (case.name, branches)
+            assert ({"wan", "dmz"} <= branches) == (case is cases[0]) or case is cases[1], (
+                case.name,
+                branches,
+            )
     finally:
         for tree in trees:
             tree.routes.close()
 
 
-FLOOD_PPS = 20_000
+FLOOD_PPS = 15_000
 
 
 @both
@@ -196,29 +203,29 @@ def test_a_flood_along_a_multicast_route_is_policed_and_costs_unicast_nothing(
     client, branch = Wire(lab.client), Wire(lab.hosts["third"])
 
     def lost() -> list[int]:
+        """Of the two streams; and of the flood, what nobody counted since the port had no room for it."""
         before = daemon.stats()
         branch.take()
         flows = [UdpFlow(lab.client, lab.hosts[host], target, rate=1000) for host, target in streams.items()]
         for flow in flows:
             flow.start()
         with Flood(client, [tree.frame(b"flood of the group")], FLOOD_PPS) as flood:
-            time.sleep(1.5)
+            time.sleep(1.2)
         results = [flow.stop().lost for flow in flows]
         moved = verdicts(before, daemon.stats())
         arrived = sum(b"flood of the group" in frame for frame in branch.take())
         print(f"{flood.sent} sent, {arrived} arrived, {dict(moved)}; unicast lost {results}")
         counted = moved[f"punted {reason}"] + moved[f"policed {reason}"] + moved["dropped punt_ring_full"]
-        assert counted >= flood.sent
         assert moved[f"policed {reason}"] > 0
         # of what was given to the kernel nothing is lost, but where the TAP had no room for a moment
-        assert arrived > 0.5 * moved[f"punted {reason}"] > 1000
-        return results
+        assert arrived > 0.5 * moved[f"punted {reason}"] > 500
+        return [*results, max(0, flood.sent - counted)]
 
     try:
         rounds = [lost()]
         while any(rounds[-1]) and len(rounds) < ROUNDS:
             rounds.append(lost())
-        assert rounds[-1] == [0, 0], rounds
+        assert rounds[-1] == [0, 0, 0], rounds
     finally:
         for closing in (client, branch, tree.routes):
             closing.close()

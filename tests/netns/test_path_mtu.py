@@ -18,7 +18,7 @@ from ixroute.demo.netns import Namespace
 from ixroute.demo.probes import ping
 from lab.frames import ANY, Case, from_client
 from lab.packets import FRAGMENT, ip4, ip6, udp
-from lab.routers import Router
+from lab.routers import Router, start_router
 from lab.support import changes, wait_until
 from lab.wires import Stage, told
 
@@ -45,7 +45,11 @@ class Way:
 def way(name: str, number: int, route: str, border: int, *before: str) -> Way:
     """`route` is what follows the destination; with "6 " in front it is one of IPv6."""
     version, route = (6, route[2:]) if route.startswith("6 ") else (4, route)
-    net, to = (f"10.{number}.0.0/16", f"10.{number}.0.1") if version == 4 else (f"fd{number}::/16", f"fd{number}::1")
+    net, to = (
+        (f"10.{number}.0.0/16", f"10.{number}.0.1")
+        if version == 4
+        else (f"fd{number}::/16", f"fd{number}::1")
+    )
     return Way(name, to, (*before, f"-{version} route replace {net} {route}"), border)
 
 
@@ -64,8 +68,18 @@ WAYS = [
         "nexthop replace id 47 via 10.0.2.2 dev {wan}",
     ),
     way("of several ways", 48, "nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.2.7 dev {wan}", 1400),
-    way("the route's, of several ways", 49, "mtu 1200 nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.2.7 dev {wan}", 1200),
-    way("locked, of several ways", 50, "mtu lock 1200 nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.2.7 dev {wan}", 1200),
+    way(
+        "the route's, of several ways",
+        49,
+        "mtu 1200 nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.2.7 dev {wan}",
+        1200,
+    ),
+    way(
+        "locked, of several ways",
+        50,
+        "mtu lock 1200 nexthop via 10.0.2.2 dev {wan} nexthop via 10.0.2.7 dev {wan}",
+        1200,
+    ),
     way("the interface's", 40, "6 via fd00:2::2 dev {wan}", 1400),
     way("the route's", 41, "6 via fd00:2::2 dev {wan} mtu 1301", 1301),
     way("the route's, locked", 42, "6 via fd00:2::2 dev {wan} mtu lock 1300", 1300),
@@ -77,7 +91,12 @@ WAYS = [
         1290,
         "-6 nexthop replace id 48 via fd00:2::2 dev {wan}",
     ),
-    way("the route's, of several ways", 49, "6 mtu 1299 nexthop via fd00:2::2 dev {wan} nexthop via fd00:2::7 dev {wan}", 1299),
+    way(
+        "the route's, of several ways",
+        49,
+        "6 mtu 1299 nexthop via fd00:2::2 dev {wan} nexthop via fd00:2::7 dev {wan}",
+        1299,
+    ),
 ]
 
 FURNITURE = (
@@ -91,13 +110,12 @@ def ip(stage: Stage, command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ways(linux: Stage, ours: tuple[Stage, Daemon]) -> Iterator[None]:
+def ways(linux: Stage, ours: tuple[Stage, Daemon]) -> None:
     """All of them, at both."""
     commands = [*FURNITURE, *(command for one in WAYS for command in one.commands)]
     for stage in (linux, ours[0]):
         for command in commands:
             ip(stage, command)
-    yield
 
 
 def packets(one: Way, border: int) -> Iterator[tuple[str, bytes]]:
@@ -176,7 +194,9 @@ def test_an_mtu_that_is_changed_holds_for_the_next_packets(
         ):
             for stage in stages:
                 ip(stage, command)
-                wait_until(follows(stage, one, border), 3, f"{command}: {border} bytes do not pass, or more do")
+                wait_until(
+                    follows(stage, one, border), 3, f"{command}: {border} bytes do not pass, or more do"
+                )
             compare(linux, ours, one, border)
     finally:
         for stage in stages:
@@ -295,8 +315,6 @@ CROSSINGS = [
 @pytest.fixture(scope="module", params=["linux", "ixroute"])
 def crossed(request: pytest.FixtureRequest) -> Iterator[Router]:
     """A router whose way to the server is narrower than the server knows: no host limits its segments to it."""
-    from lab.routers import start_router
-
     router = start_router(str(request.param), hosts=3, label="mtu")
     try:
         lab = router.lab

@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -123,7 +123,9 @@ FROM_OWN = Probe("from an address of the router", four("10.0.3.1", SERVER4))
 FROM_LOOPBACK = Probe("from 127/8", four("127.0.0.9", SERVER4))
 TO_LOOPBACK = Probe("to 127/8", four("10.9.{n}", "127.0.0.1"))
 BROADCAST = Probe("to all on another subnet", four("10.9.{n}", "10.0.2.255"))
-BROADCAST_MAC = Probe("to all on another subnet, in a broadcast", four("10.9.{n}", "10.0.2.255"), mac=EVERYBODY)
+BROADCAST_MAC = Probe(
+    "to all on another subnet, in a broadcast", four("10.9.{n}", "10.0.2.255"), mac=EVERYBODY
+)
 BROADCAST_BACK = Probe("to all on another subnet, by wan", four("10.8.{n}", "10.0.1.255"), port="wan")
 BROADCAST_OWN = Probe("to all on its own subnet", four("10.9.{n}", "10.0.1.255"))
 BROADCAST_DYING = Probe("to all on another subnet, TTL 1", four("10.9.{n}", "10.0.2.255", ttl=1))
@@ -166,6 +168,7 @@ def of(name: str, *values: tuple[int, int], announced: bool = True, probes: tupl
 
 
 COMBINATIONS = ((0, 1), (1, 1), (1, 0), (0, 0))
+EITHER = ((0, 1), (1, 0), (0, 0))
 ROWS = [
     of(
         "rp_filter",
@@ -195,14 +198,13 @@ ROWS = [
             Change({"ipv6.conf.{lan}.force_forwarding": 0, "ipv6.conf.{wan}.force_forwarding": 1}),
             Change({"ipv6.conf.all.forwarding": 1, "ipv6.conf.{wan}.force_forwarding": 0}),
         ),
-        announced=False,
     ),
     of(
         "bc_forwarding",
         *COMBINATIONS,
         probes=(BROADCAST, BROADCAST_MAC, BROADCAST_BACK, BROADCAST_OWN, BROADCAST_DYING, LIMITED, RIGHT),
     ),
-    of("accept_local", *COMBINATIONS, announced=False, probes=(FROM_OWN, RIGHT)),
+    of("accept_local", *EITHER, announced=False, probes=(FROM_OWN, RIGHT)),
     Row(
         "accept_local and rp_filter",
         (FROM_OWN, ASTRAY, RIGHT),
@@ -213,10 +215,10 @@ ROWS = [
         ),
         announced=False,
     ),
-    of("route_localnet", *COMBINATIONS, announced=False, probes=(FROM_LOOPBACK, TO_LOOPBACK, RIGHT)),
+    of("route_localnet", *EITHER, announced=False, probes=(FROM_LOOPBACK, TO_LOOPBACK, RIGHT)),
     of(
         "send_redirects",
-        *((1, 0), (0, 0), (0, 1), (1, 1)),
+        *((1, 0), (0, 0), (0, 1)),
         announced=False,
         probes=(ROUND, ROUND_FAR, ROUND6, ROUND6_LINK_LOCAL, ROUND6_ON_LINK, RIGHT),
     ),
@@ -237,11 +239,6 @@ ROWS = [
             Change({"ipv6.conf.{lan}.drop_unicast_in_l2_multicast": 1}),
             Change({"ipv6.conf.{lan}.drop_unicast_in_l2_multicast": 0}),
         ),
-    ),
-    Row(
-        "disable_ipv6",
-        (RIGHT6, BACK6, RIGHT),
-        (Change({"ipv6.conf.{dmz}.disable_ipv6": 1}), Change({"ipv6.conf.{dmz}.disable_ipv6": 0})),
     ),
 ]
 
@@ -283,9 +280,34 @@ def make(stage: Stage, settings: Mapping[str, int]) -> None:
         stage.lab.router.sysctl("net." + key.format(**stage.lab.interfaces), value)
 
 
-def compared(linux: Stage, stage: Stage, row: Row, change: Change) -> tuple[list[Heard], list[Heard]]:
-    numbers = [next(NUMBERS) for _ in row.probes]
-    return outcomes(linux, row, change, numbers), outcomes(stage, row, change, numbers)
+@dataclass
+class Trial:
+    """Whether both routers make the same of a row's probes; what they made of them last."""
+
+    linux: Stage
+    ours: Stage
+    row: Row
+    change: Change
+    expected: list[Heard] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+
+    def same(self) -> bool:
+        numbers = [next(NUMBERS) for _ in self.row.probes]
+        self.expected = outcomes(self.linux, self.row, self.change, numbers)
+        try:
+            self.heard = outcomes(self.ours, self.row, self.change, numbers)
+        except AssertionError:  # not even the mark passes yet
+            self.heard = []
+        if self.heard != self.expected:
+            time.sleep(0.1)
+        return self.heard == self.expected
+
+    def why(self) -> str:
+        lines = [f"{self.row.name} {dict(self.change.set)}"]
+        for probe, wanted, heard in zip(self.row.probes, self.expected, self.heard, strict=False):
+            if wanted != heard:
+                lines.append(f"{probe.name}\nLinux:\n{told(wanted)}\nixroute:\n{told(heard)}")
+        return "\n".join(lines)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -293,9 +315,7 @@ def test_a_sysctl_that_is_changed_means_at_once_what_it_means_in_linux(
     linux: Stage, ours: tuple[Stage, Daemon], row: Row
 ) -> None:
     stage, daemon = ours
-    first = Change({})
-    last, _ = compared(linux, stage, row, first)
-    seen = [shapes(last)]
+    seen = [shapes(outcomes(linux, row, Change({}), [next(NUMBERS) for _ in row.probes]))]
     try:
         for change in row.changes:
             make(linux, change.set)
@@ -305,32 +325,14 @@ def test_a_sysctl_that_is_changed_means_at_once_what_it_means_in_linux(
             expected = shapes(outcomes(linux, row, change, numbers))
             if expected == seen[-1]:  # nothing tells when it was followed
                 time.sleep(0.1 if row.announced else POLL_S + 0.1)
-            answers: list[tuple[list[Heard], list[Heard]]] = []
-
-            def same(change: Change = change, answers: list[tuple[list[Heard], list[Heard]]] = answers) -> bool:
-                try:
-                    answers.append(compared(linux, stage, row, change))
-                except AssertionError:  # not even the mark passes yet
-                    return False
-                if answers[-1][0] == answers[-1][1]:
-                    return True
-                time.sleep(0.1)
-                return False
-
-            def why(change: Change = change, answers: list[tuple[list[Heard], list[Heard]]] = answers) -> str:
-                lines = [str(dict(change.set)), changes(before, daemon.stats())]
-                for probe, wanted, heard in zip(row.probes, *(answers or [([], [])])[-1], strict=False):
-                    if wanted != heard:
-                        lines.append(f"{probe.name}\nLinux:\n{told(wanted)}\nixroute:\n{told(heard)}")
-                return "\n".join(lines)
-
-            wait_until(same, 3, why)
+            trial = Trial(linux, stage, row, change)
+            wait_until(trial.same, 3, lambda t=trial, b=before: f"{t.why()}\n{changes(b, daemon.stats())}")
             print(f"{dict(change.set)}: followed in {time.monotonic() - began:.2f} s; {expected}")
-            assert same(), why()
+            assert trial.same(), trial.why()
             seen.append(expected)
         assert any(one != seen[0] for one in seen), "nothing that was changed made a difference"
     finally:
-        for change in row.changes[-1:]:
+        for change in row.changes:  # the last ones make everything as it was
             make(linux, change.set)
             make(stage, change.set)
 
@@ -360,7 +362,9 @@ def test_routes_without_carrier_are_used_unless_told_otherwise(
         return heard
 
     for gateway, port, metric in zip(gateways, ("dmz", "wan"), (10, 20), strict=True):
-        router.ip(f"-{version} route add {there} via {gateway} dev {stage.lab.interfaces[port]} metric {metric}")
+        router.ip(
+            f"-{version} route add {there} via {gateway} dev {stage.lab.interfaces[port]} metric {metric}"
+        )
     try:
         wait_until(leaves_by("dmz"), 3, "the better route is not taken")
         router.sysctl(key, 1)
