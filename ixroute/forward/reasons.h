@@ -52,7 +52,7 @@
 	REASON(PUNT, reject_route, "unreachable or prohibit route: the kernel answers") \
 	REASON(DROP, blackhole_route, "blackhole route or blackhole nexthop") \
 	REASON(PUNT, unresolved_neigh, "next hop's MAC not known: the kernel resolves it and keeps the packet meanwhile") \
-	REASON(PUNT, multipath_route, "several next hops, not all of them gateways by ports: the kernel chooses") \
+	REASON(PUNT, multipath_route, "several next hops, not all of them gateways by ports of one MTU: the kernel chooses") \
 	REASON(PUNT, ttl_value_is_too_small, "TTL or hop limit would reach 0: the kernel sends time exceeded") \
 	REASON(PUNT, mtu_value_is_too_small, "longer than the MTU of the way out: the kernel fragments or says too big") \
 	REASON(PUNT, ingress_is_egress, "leaves by the interface it came in by: first packets, for the kernel's redirect") \

@@ -200,6 +200,10 @@ def _group(
     if len(parts) > MAX_LEGS:
         return Adjacency(actions.multipath_route)
     legs = tuple(_group_leg(_resolve_leg(path, leg, tables, actions), weight) for leg, weight in parts)
+    if len({leg.mtu for leg in legs if leg.mtu}) > 1:
+        # What is too big for one leg the kernel would send by another, whose host never saw the flow: its hash is
+        # not ours.
+        return Adjacency(actions.multipath_route)
     return Group(legs, tuple(leg for leg, _ in parts))
 
 
