@@ -27,6 +27,7 @@ from ixroute.netlink.views import How, Interface, Program, Reason
 log = logging.getLogger("ixroute.netlink")
 
 FAMILIES = (FAMILY_IP4, FAMILY_IP6)
+MOST_WARNED = 20  # rules at a time
 MOST_ASKED = 16  # tables that have a FIB only because somebody looked something up in them: it stays
 _UNNAMED = (
     "\0"  # in place of a name that no rule has: interfaces that rules cannot tell apart share a program
@@ -166,11 +167,12 @@ class Programs:
             for view in self.rule_views()
             if view.state == How.PUNTS.value
         )
-        for line in now:
-            if line not in self._punting:
-                log.warning(
-                    "%s: only the kernel can follow it, so it gets the packets that it may match", line
-                )
+        known = set(self._punting)
+        new = [line for line in now if line not in known]
+        for line in new[:MOST_WARNED]:
+            log.warning("%s: only the kernel can follow it, so it gets the packets that it may match", line)
+        if len(new) > MOST_WARNED:
+            log.warning("and %d more such rules: ixroute show rules names all", len(new) - MOST_WARNED)
         self._punting = now
 
     # ---- for people

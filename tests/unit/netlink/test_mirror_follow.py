@@ -539,6 +539,19 @@ def test_what_the_router_could_not_take_is_told_again(
     assert not told, "taken, and told again"
 
 
+def test_thousands_of_rules_for_the_kernel_are_not_thousands_of_lines_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_mark = [
+        rule_message(number, 77, extra=attribute(10, struct.pack("=I", 5))) for number in range(1, 1001)
+    ]
+    world.follower.replace_rules(4, [*DEFAULT_RULES, *by_mark])
+    world.announce()
+    assert len(world.programs.punting) == 1000
+    assert 1 < len(caplog.records) < 50
+    assert "and 980 more" in caplog.messages[-1]
+
+
 def test_rules_are_not_judged_again_for_a_link_that_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
