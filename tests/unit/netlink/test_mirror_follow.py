@@ -539,6 +539,19 @@ def test_what_the_router_could_not_take_is_told_again(
     assert not told, "taken, and told again"
 
 
+def test_a_link_that_goes_down_touches_all_that_is_stacked_on_it(world: World) -> None:
+    for index, parent, vid in ((20, LAN, 5), (21, 20, 6)):
+        vlan = (vid, 0x8100)
+        world.follower.event(link_message(index, f"v{index}", parent=parent, link_kind="vlan", vlan=vlan))
+    world.follower.event(neighbour_message(21, "10.5.0.1"))
+    world.path(30, FakePath(legs=(Leg(21, ip("10.5.0.1")),)))
+    assert world.resolve(30).action == ACTIONS.forward
+    world.quiet()
+    world.follower.event(link_message(LAN, "lan", up=False))
+    assert 30 in world.paths.take(1 << 30)
+    assert world.resolve(30).action == ACTIONS.external_route
+
+
 def test_thousands_of_rules_for_the_kernel_are_not_thousands_of_lines_in_the_log(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
