@@ -168,8 +168,16 @@ class Follower:
     def _place(self, ifindex: int) -> None:
         """A link came, went or changed: so may the sub-interfaces on it."""
         self._placed(self.interfaces.follow(self.tables.links, ifindex))
-        for link in self.tables.links.stacked_on(ifindex):
-            self._paths.touch_link(link.index)
+        for index in self._above(ifindex):
+            self._paths.touch_link(index)
+
+    def _above(self, ifindex: int) -> list[int]:
+        """All that is stacked on it, and on that: with loose_binding the kernel says nothing of them when it goes
+        down."""
+        found = [ifindex]
+        for index in found:
+            found += [link.index for link in self.tables.links.stacked_on(index) if link.index not in found]
+        return found[1:]
 
     def _placed(self, changed: Iterable[int]) -> None:
         for index in changed:
