@@ -86,21 +86,21 @@ class Scene:
             n = link.number
             for i in range(N_ROUTES):
                 lines.append(f"route replace 10.{30 + n}.{i}.0/24 via {link.host4}")
-                lines.append(f"-6 route replace fd30:{n}:{i:x}::/48 via {link.host6} dev {link.interface}")
+                lines.append(f"route replace fd30:{n}:{i:x}::/48 via {link.host6} dev {link.interface}")
             lines.append(f"nexthop replace id {n} via {link.host4} dev {link.interface}")
             lines.append(f"nexthop replace id {n + 10} via {link.host6} dev {link.interface}")
-        for head, gateways, family in (
-            ("10.40.0.0/16", [link.host4 for link in self.links], ""),
-            ("fd40::/32", [link.host6 for link in self.links], "-6 "),
+        for head, gateways in (
+            ("10.40.0.0/16", [link.host4 for link in self.links]),
+            ("fd40::/32", [link.host6 for link in self.links]),
         ):
             legs = " ".join(
                 f"nexthop via {gateway} dev {link.interface}"
                 for gateway, link in zip(gateways, self.links, strict=True)
             )
-            lines.append(f"{family}route replace {head} {legs}")
+            lines.append(f"route replace {head} {legs}")
         lines += ["nexthop replace id 20 group 2/3/4", "nexthop replace id 21 group 12/13/14"]
-        lines += ["route replace 10.41.0.0/16 nhid 20", "-6 route replace fd41::/32 nhid 21"]
-        return [*lines, "route replace 10.42.0.0/16 nhid 21", "-6 route replace fd42::/32 nhid 12"]
+        lines += ["route replace 10.41.0.0/16 nhid 20", "route replace fd41::/32 nhid 21"]
+        return [*lines, "route replace 10.42.0.0/16 nhid 21", "route replace fd42::/32 nhid 12"]
 
     def flap(self) -> str:
         link = self.rng.choice(self.links)
