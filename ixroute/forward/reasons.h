@@ -18,7 +18,7 @@
 	REASON(DROP, non_ip, "EtherType that a router does not handle") \
 	REASON(DROP, port_down, "the interface is administratively down") \
 	REASON(PUNT, vlan_sub_interface, "VLAN id of a sub-interface that only the kernel can serve") \
-	REASON(PUNT, link_local_frame, "01:80:c2:00:00:xx: LLDP, LACP, STP, EAPOL, IS-IS") \
+	REASON(PUNT, link_local_frame, "01:80:c2:00:00:xx, 09:00:2b:00:00:04 and :05: LLDP, LACP, STP, EAPOL, IS-IS") \
 	REASON(PUNT, kernel_interface, "the TAP or sub-interface is in a bridge or bond, or carries a macvlan: the kernel decides") \
 	REASON(PUNT, arp_request, "ARP request, gratuitous ARP") \
 	REASON(PUNT, arp_response, "ARP reply to the port's MAC") \

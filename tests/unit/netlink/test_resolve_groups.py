@@ -92,6 +92,10 @@ def use_neigh(tables: Tables) -> None:
     tables.multipath = MultipathSysctls(use_neigh=True)
 
 
+def bared(ifindex: int) -> Change:
+    return lambda tables: tables.bared.add(ifindex)
+
+
 def group(**changes: object) -> Change:
     def change(tables: Tables) -> None:
         before = tables.nexthops.get(20)
@@ -137,6 +141,11 @@ CASES: list[tuple[str, FakePath, Change, Answer]] = [
         nothing,
         [(A, 1), (B, 2)],
     ),
+    ("a leg's interface lost its last IPv4 address", PATH4, bared(B), MULTIPATH),
+    ("the same by an IPv6 gateway", FakePath(legs=LEGS6), bared(B), MULTIPATH),
+    ("the same of an IPv6 route", PATH6, bared(B), EVERY_LEG),
+    ("the same of members of a group", BY_ID, bared(B), EVERY_LEG),
+    ("the same of a leg that is dead anyhow", PATH4, both(bared(B), link(B, flags=0)), WITHOUT_B),
     ("two by one port", FakePath(legs=(LEGS4[0], PathLeg(A, GW4[A]))), nothing, [(A, 1), (A, 1)]),
     # dead legs
     ("a leg whose interface is down", PATH4, link(B, flags=0), WITHOUT_B),
