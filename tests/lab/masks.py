@@ -98,7 +98,7 @@ def _ip6(packet: bytes) -> bytes:
     following, at = packet[6], 40
     if following == HOP_BY_HOP and len(packet) >= at + 8:
         following, at = packet[at], at + 8 + 8 * packet[at + 1]
-    if following != FRAGMENT:
+    if following != FRAGMENT or len(packet) < at + 8:
         return packet
     return packet[: at + 4] + bytes(4) + packet[at + 8 :]
 

@@ -221,7 +221,7 @@ def unresolved() -> Scene:
     cases = [
         case for place in (V8, W200C6) for case in make.cases(f"nobody at {place.told}", LAN, place, ANY)
     ]
-    return Scene("vlan: nobody answers in a VLAN", tuple(gone), tuple(cases), repeats=True)
+    return Scene("vlan: nobody answers in a VLAN", tuple(gone), tuple(cases), asks=True)
 
 
 KNOWN_MACS = (

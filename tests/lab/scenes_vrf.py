@@ -78,7 +78,7 @@ def _between() -> Iterator[Scene]:
             *_to("main to red", LAN, 141),
             *_to("red to blue", RED1, 142),
             *_to("by the VRF's device", LAN, 160, ANY),
-            *_to("two legs, one host", RED1, 146, ANY),
+            *_to("two legs, one host", RED1, 146),
         ),
     )
     kinds = [f"route add {kind} 10.{n}.0.0/16 table 101" for n, kind in enumerate(KINDS, 150)]

@@ -39,13 +39,14 @@ Heard = dict[str, Counter[bytes]]
 @dataclass(frozen=True)
 class Scene:
     """commands: after `ip`, on both routers; {lan}, {wan}, {dmz} are the interfaces of the ports. sysctls likewise.
-    cases: played together, in order. repeats: the kernel asks again by itself: compared as sets."""
+    cases: played together, in order. asks: ARP and neighbour solicitations of the router are compared too; as sets,
+    since the kernel asks again by itself."""
 
     name: str
     commands: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
-    repeats: bool = False
+    asks: bool = False
 
 
 @dataclass
@@ -134,8 +135,8 @@ class Twins:
         if scene.commands or scene.sysctls:
             self.configure(scene.commands, scene.sysctls)
         before = self.daemon.stats()
-        heard = self._send(scene.cases)
-        found = self._hear(heard, scene.repeats)
+        heard = self._send(scene)
+        found = self._hear(scene, heard)
         after = self.daemon.stats()
         return Outcome(
             scene,
@@ -150,35 +151,36 @@ class Twins:
             found,
         )
 
-    def _send(self, cases: Sequence[Case]) -> tuple[Heard, Heard]:
+    def _send(self, scene: Scene) -> tuple[Heard, Heard]:
         heard: tuple[Heard, Heard] = ({}, {})
+        cases = scene.cases
         for start in range(0, len(cases), AT_ONCE):
             for case in cases[start : start + AT_ONCE]:
                 self.linux.wires[case.port].send(case.frame)
                 self.ours.wires[case.port].send(case.frame)
             if start + AT_ONCE < len(cases):
                 time.sleep(0.05)
-            self._take(heard)
+            self._take(scene, heard)
         return heard
 
-    def _take(self, heard: tuple[Heard, Heard]) -> bool:
+    def _take(self, scene: Scene, heard: tuple[Heard, Heard]) -> bool:
         """Whether there was anything."""
         some = False
         for stage, said in zip((self.linux, self.ours), heard, strict=True):
             for port, wire in stage.wires.items():
-                frames = [masked(frame) for frame in wire.take()]
+                frames = [masked(frame) for frame in wire.take() if scene.asks or not asks(frame)]
                 said.setdefault(port, Counter()).update(frame for frame in frames if frame is not None)
                 some |= bool(frames)
         return some
 
-    def _hear(self, heard: tuple[Heard, Heard], repeats: bool) -> list[str]:
+    def _hear(self, scene: Scene, heard: tuple[Heard, Heard]) -> list[str]:
         began = quiet = time.monotonic()
         while True:
-            if self._take(heard):
+            if self._take(scene, heard):
                 quiet = time.monotonic()
             now = time.monotonic()
             if now - quiet >= QUIET_S:
-                found = differences(*heard, repeats)
+                found = differences(*heard, scene.asks)
                 if not found or now - began > PATIENCE_S:
                     return found
             time.sleep(0.01)
@@ -186,6 +188,15 @@ class Twins:
 
 def _sum(stats: Mapping[str, Any], key: str) -> int:
     return sum(int(port[key]) for port in stats["ports"])
+
+
+def asks(frame: bytes) -> bool:
+    """An ARP request or a neighbour solicitation. ixroute has the kernel keep gateways resolved, used or not."""
+    at = 14 + 4 * tags_of(frame)
+    kind = frame[at - 2 : at]
+    if kind == b"\x08\x06":
+        return frame[at + 6 : at + 8] == b"\x00\x01"
+    return kind == b"\x86\xdd" and frame[at + 6 : at + 7] == b"\x3a" and frame[at + 40 : at + 41] == b"\x87"
 
 
 def masked(frame: bytes) -> bytes | None:

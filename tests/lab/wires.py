@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ixroute.demo.netns import Namespace
 from ixroute.demo.topology import Lab
-from lab.frames import ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
+from lab.frames import ROUTER_DMZ, ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
 from lab.packets import ETH_IP4, ETH_IP6, ETH_VLAN, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
 
 ETH_P_ALL = 3
@@ -136,10 +136,15 @@ class Stage:
         self.wires[case.port].send(case.frame)
         return self._until_mark(case.port, mark)
 
-    def listen(self, cases: Iterable[Case], seconds: float) -> dict[str, set[bytes]]:
-        """Sends all these frames; the different frames that left the router within `seconds`, by port."""
+    def ask(self, cases: Iterable[Case]) -> None:
+        """Sends all these frames, and forgets what was heard before."""
+        for wire in self.wires.values():
+            wire.take()
         for case in cases:
             self.wires[case.port].send(case.frame)
+
+    def listen(self, seconds: float) -> dict[str, set[bytes]]:
+        """The different frames that left the router within `seconds` and since it was asked, by port."""
         time.sleep(seconds)
         return {port: set(normalised(wire.take())) for port, wire in self.wires.items()}
 
@@ -171,18 +176,25 @@ class Stage:
     def _mark(self, port: str, version: int) -> tuple[str, bytes]:
         """(port it comes out by, frame). An option sends it the slow way, in order behind the frame."""
         data = MARK + struct.pack("!I", self._marks)
-        lan = port == "lan"
+        four, six, there = AROUND[port]
         if version == 4:
-            src, dst = ("10.9.255.1", "10.0.2.2") if lan else ("10.0.2.2", "10.9.255.1")
+            src, dst = four
             packet = ip4(src, dst, udp(src, dst, data), options=bytes.fromhex("01010100"))
         else:
-            src, dst = ("fd09::ff:1", "fd00:2::2") if lan else ("fd00:2::2", "fd09::ff:1")
+            src, dst = six
             options = extension(UDP, bytes.fromhex("010400000000"))
             packet = ip6(src, dst, options + udp(src, dst, data), proto=HOP_BY_HOP)
-        mac, kind = ROUTER_LAN if lan else ROUTER_WAN, ETH_IP4 if version == 4 else ETH_IP6
-        return ("wan" if lan else "lan"), ethernet(mac, "02:00:00:00:09:09", kind, packet)
+        mac, kind = ROUTER_MACS[port], ETH_IP4 if version == 4 else ETH_IP6
+        return there, ethernet(mac, "02:00:00:00:09:09", kind, packet)
 
 
+ROUTER_MACS = {"lan": ROUTER_LAN, "wan": ROUTER_WAN, "dmz": ROUTER_DMZ}
+AROUND = {
+    "lan": (("10.9.255.1", "10.0.2.2"), ("fd09::ff:1", "fd00:2::2"), "wan"),
+    "wan": (("10.0.2.2", "10.9.255.1"), ("fd00:2::2", "fd09::ff:1"), "lan"),
+    "dmz": (("10.0.3.2", "10.9.255.1"), ("fd00:3::2", "fd09::ff:1"), "lan"),
+}
+"""By port: source and destination of a mark that comes in there, and the port that it leaves by."""
 MARK = b"mark behind the frame "
 
 
@@ -190,7 +202,7 @@ def is_mark(frame: bytes, number: int | None = None) -> bool:
     return MARK + (b"" if number is None else struct.pack("!I", number)) in frame
 
 
-OWN4 = tuple(bytes((10, 0, link, 1)) for link in (1, 2, 3))
+OWN4 = (*(bytes((10, 0, link, 1)) for link in (1, 2, 3)), bytes((10, 1, 0, 0)), bytes((10, 1, 1, 1)))
 
 
 def normalised(frames: Iterable[bytes], own4: Collection[bytes] = OWN4) -> list[bytes]:

@@ -187,7 +187,7 @@ def test_a_setting_means_what_it_means_in_linux(
         make(stage, setting)
     except CommandError as error:
         if "Unknown device type" in str(error):
-            pytest.skip(f"this kernel has no such interfaces: {error}")
+            pytest.skip(f"this kernel has none (tests/guest/test_like_linux.py asks one that has): {error}")
         raise
     try:
         wait_until(counted, 3, lambda: f"{verdict} not counted:\n{changes(plain, daemon.stats())}")

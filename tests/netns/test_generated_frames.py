@@ -81,7 +81,7 @@ WORLDS = [
         },
         ("lan", "lan", "wan"),
     ),
-    World(
+    World(  # the last: Linux checks sources in full from then on, with or without rules
         "rules",
         0.1,
         commands=(
@@ -242,28 +242,6 @@ def test_hypothesis_finds_no_frame_that_ixroute_treats_otherwise(
     assert not pair.unlisted(), "\n".join(map(str, pair.unlisted()))
 
 
-@pytest.mark.timeout(120 + FRAMES / 500)
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_ixroute_does_with_generated_frames_what_linux_does(
-    linux: Player, ours: tuple[Player, Daemon], world: World
-) -> None:
-    began = time.monotonic()
-    player, daemon = ours
-    before = daemon.stats()
-    pair = Pair(linux, player)
-    pair.forget_late()
-    with set_everywhere((linux.stage, player.stage), world.sysctls, world.commands, NOTICED_S):
-        dice = Random(f"{SEED} {world.name}")
-        pair.play(dice, SENDERS, round(FRAMES * world.share), world.ports)
-        judge(pair, world.name, began)
-        judge_late(pair)
-    moved = verdicts(before, daemon.stats())
-    assert len(moved) > 20, "the frames must be of many kinds"
-    assert not [verdict for verdict in moved if verdict.startswith("policed") or "ring_full" in verdict], (
-        moved
-    )
-
-
 def test_a_listed_difference_is_there_and_told_by_its_name(
     linux: Player, ours: tuple[Player, Daemon]
 ) -> None:
@@ -297,3 +275,25 @@ def test_ixroute_on_emulated_cards_does_with_generated_frames_what_linux_does(
         judge_late(pair)
     finally:
         linux.padded = False
+
+
+@pytest.mark.timeout(120 + FRAMES / 500)
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_ixroute_does_with_generated_frames_what_linux_does(
+    linux: Player, ours: tuple[Player, Daemon], world: World
+) -> None:
+    began = time.monotonic()
+    player, daemon = ours
+    before = daemon.stats()
+    pair = Pair(linux, player)
+    pair.forget_late()
+    with set_everywhere((linux.stage, player.stage), world.sysctls, world.commands, NOTICED_S):
+        dice = Random(f"{SEED} {world.name}")
+        pair.play(dice, SENDERS, round(FRAMES * world.share), world.ports)
+        judge(pair, world.name, began)
+        judge_late(pair)
+    moved = verdicts(before, daemon.stats())
+    assert len(moved) > 20, "the frames must be of many kinds"
+    assert not [verdict for verdict in moved if verdict.startswith("policed") or "ring_full" in verdict], (
+        moved
+    )

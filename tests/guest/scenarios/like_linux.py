@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
@@ -20,9 +19,8 @@ from lab.twins import Scene, Twins, twins
 from lab.wires import Flood
 
 TRIES = 3
-CHANCE = int(os.environ.get("IXROUTE_CHANCE", "600"))
-SEED = int(os.environ.get("IXROUTE_SEED", "1"))
-FRAMES: Counter[str] = Counter()
+COUNTS: Counter[str] = Counter()
+SETTINGS = {"chance": "600", "seed": "1"}
 
 
 def play(pair: Twins, scene: Scene) -> None:
@@ -45,8 +43,8 @@ def play(pair: Twins, scene: Scene) -> None:
             f"    {time.monotonic() - began:.1f} s, {len(scene.cases)} frames, {heard} heard, try {number + 1};"
         )
         print(f"    forwarded fast {outcome.forwarded}, {dict(outcome.counted)}")
-        FRAMES["played"] += len(scene.cases)
-        FRAMES["forwarded"] += outcome.forwarded
+        COUNTS["frames_played"] += len(scene.cases)
+        COUNTS["frames_forwarded"] += outcome.forwarded
         assert not outcome.amiss(), outcome.amiss()
 
 
@@ -54,7 +52,7 @@ def vlan(pair: Twins) -> None:
     first, *scenes = scenes_vlan.scenes()
     play(pair, first)
     sub_interfaces_count(pair, first)
-    play(pair, scenes_vlan.chance(random.Random(SEED), CHANCE))
+    play(pair, scenes_vlan.chance(random.Random(int(SETTINGS["seed"])), int(SETTINGS["chance"])))
     for scene in scenes:
         play(pair, scene)
     churn(pair, "vlan", scenes_vlan.CHURN, scenes_vlan.FLOOD)
@@ -103,8 +101,8 @@ def compare_tables(pair: Twins, when: str) -> None:
             ):
                 theirs = kernel_answers(router, addresses, name, source)
                 ours = daemon_answers(pair.daemon, addresses, name, source)
-                FRAMES["lookups"] += len(addresses)
-                FRAMES["lookups_left_to_the_kernel"] += sum(found.type == KERNEL for found in ours)
+                COUNTS["lookups"] += len(addresses)
+                COUNTS["lookups_left_to_the_kernel"] += sum(found.type == KERNEL for found in ours)
                 wrong += [
                     f"{address} by {name}: kernel {there}, ixroute {here}"
                     for address, there, here in zip(addresses, theirs, ours, strict=True)
@@ -131,19 +129,24 @@ def churn(pair: Twins, name: str, steps: Sequence[Sequence[str]], frames: Sequen
 
 
 def main() -> None:
-    began = time.monotonic()
-    value("python_started", f"{began:.1f}")
+    """Arguments: parts to play, and settings as name=value."""
+    value("python_started", f"{time.monotonic():.1f}")
+    parts = [word for word in sys.argv[1:] if "=" not in word]
+    for word in sys.argv[1:]:
+        name, _, text = word.partition("=")
+        if text:
+            SETTINGS[name] = text
     with twins(["--workers", "1"]) as pair:
         value("twins_ready", f"{time.monotonic():.1f}")
-        for name in sys.argv[1:]:
-            globals()[name](pair)
+        for part in parts:
+            {"vlan": vlan, "vrf": vrf}[part](pair)
         value("scenes_done", f"{time.monotonic():.1f}")
         with checking("the_router_ends"):
             status = pair.daemon.stop(30)
             assert status == 0, status
         print(pair.daemon.log_tail(60))
-    for name, count in FRAMES.items():
-        value(f"frames_{name}", count)
+    for name, count in COUNTS.items():
+        value(name, count)
     value("end", f"{time.monotonic():.1f}")
     ok("ended")
 
