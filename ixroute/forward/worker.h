@@ -29,8 +29,8 @@
 #define PORT_ACCEPT_LOCAL 64u	/* accept_local: own addresses as source go to the kernel instead of being dropped */
 #define PORT_ROUTE_LOCALNET 128u /* 127/8 goes to the kernel instead of being dropped */
 #define PORT_KERNEL_ALL 256u	/* everything to the kernel, any destination MAC: kernel_interface */
-#define PORT_RULES4 512u	/* ip rules beyond the default: IPv4 to the kernel: policy_rule */
-#define PORT_RULES6 1024u
+#define PORT_RULES4 512u	/* IPv4 to the kernel: policy_rule. Until its tables and rules have been read; then views say */
+#define PORT_RULES6 1024u	/* the same for IPv6 */
 
 #define INTERFACE_TAGS 2u
 #define VLAN_IDS 4096u
