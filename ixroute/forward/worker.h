@@ -111,8 +111,8 @@ int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 /* -EINVAL also for a reason that is not a punt. */
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
 /* What packets of a family (4, 6) that come in by the interface look up; until then: fib. It stays when the
- * interface is cleared. An equal view that others have is shared. Only in the FIBs' writer's thread, whose epoch it advances. 0, -EINVAL (view_create, or no such
- * interface), -ENOMEM: nothing changed. */
+ * interface is cleared. An equal view that others have is shared. Only in the FIBs' writer's thread, whose epoch it
+ * advances. 0; -EINVAL (view_create, or no such interface), -ENOMEM: nothing changed. */
 int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
 		       uint32_t n, uint32_t flags);
 /* The view that an interface below MAX_INTERFACES shows, to be compared only. */
