@@ -622,8 +622,6 @@ uint32_t wire_memory_take(struct wire *wire, uint8_t *data, uint32_t room);
 void wire_memory_repeat(struct wire *wire, uint32_t burst);
 void wire_memory_hold(struct wire *wire, int held);
 uint64_t sum_words(const uint8_t *bytes, size_t n, uint64_t sum);
-uint32_t crc32c(const uint8_t *bytes, size_t n, uint32_t crc);
-uint32_t crc32_ethernet(const uint8_t *bytes, size_t n);
 
 /* ---- vfio_user/lent.h, shared_event.h ---- */
 int lent_add(void *address, uint64_t bytes);

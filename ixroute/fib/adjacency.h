@@ -22,7 +22,7 @@
  * two ways that Linux knows (net/ipv4/nexthop.c):
  *
  *     hash-threshold   each leg has a stretch of the hash's range, as long as its share of the weights
- *     resilient        hash % n_buckets is a bucket, and a bucket names a leg; the kernel moves buckets, we copy them
+ *     resilient        hash % n_buckets is a bucket, and a bucket names a leg; who moves buckets is netlink/resilient.py
  */
 #ifndef IXROUTE_FIB_ADJACENCY_H
 #define IXROUTE_FIB_ADJACENCY_H
@@ -38,7 +38,7 @@
 #define ADJ_MULTICAST 3u
 #define ADJ_BLACKHOLE 4u
 #define ADJ_REJECT 5u	/* unreachable, prohibit: the kernel answers */
-#define ADJ_KERNEL 6u	/* only the kernel can do this right (tos routes, source routes, several legs, encap …) */
+#define ADJ_KERNEL 6u	/* only the kernel can do this right (tos routes, source routes, encap …) */
 #define ADJ_POLICY 7u	/* no FIB shows it: what a rule says that only the kernel can follow (forward/view.h) */
 #define ADJ_RESERVED 8u /* paths are numbered from here */
 

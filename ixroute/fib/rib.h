@@ -39,7 +39,6 @@
 #include "fib/fib.h"
 #include "fib/prefix.h"
 
-#define RIB_TABLE_DEFAULT 253u
 #define RIB_TABLE_MAIN 254u
 #define RIB_TABLE_LOCAL 255u
 

@@ -23,7 +23,6 @@ from ixroute.fib.fib import Fib
 
 MAX_FIBS: int = lib.RIB_FIBS_MAX
 
-TABLE_DEFAULT = 253
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
 

@@ -168,7 +168,7 @@ static inline unsigned ip4_decide(const struct ingress *in, const struct packet 
 	unsigned action = adjacency_action(word);
 	bool own = ip4_source_is_own(packet, source_word);
 
-	/* With rules of their own, people may want even their own addresses from outside (linux: full_check). */
+	/* With accept_local, or as long as the tables are not read, the kernel says whether it may come from outside. */
 	if (own && !(in->flags & (PORT_ACCEPT_LOCAL | PORT_RULES4)))
 		return REASON_sip_is_own;
 	if (action == REASON_local_route || action == REASON_ipv4_broadcast || action == REASON_ipv4_multicast)

@@ -48,7 +48,7 @@
 	REASON(PUNT, local_route, "to an address of the router") \
 	REASON(PUNT, routing_protocol, "to the router: BGP, OSPF, BFD, VRRP, PIM, RIP, LDP, IGMP/MLD") \
 	REASON(PUNT, external_route, "the route leaves by an interface that is neither a port nor a VLAN of one, or only the kernel can follow it") \
-	REASON(PUNT, no_route, "nothing matches: the kernel answers, or knows better (other tables)") \
+	REASON(PUNT, no_route, "nothing matches, or a throw route: the kernel answers") \
 	REASON(PUNT, reject_route, "unreachable or prohibit route: the kernel answers") \
 	REASON(DROP, blackhole_route, "blackhole route or blackhole nexthop") \
 	REASON(PUNT, unresolved_neigh, "next hop's MAC not known: the kernel resolves it and keeps the packet meanwhile") \

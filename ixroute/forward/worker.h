@@ -29,8 +29,8 @@
 #define PORT_ACCEPT_LOCAL 64u	/* accept_local: own addresses as source go to the kernel instead of being dropped */
 #define PORT_ROUTE_LOCALNET 128u /* 127/8 goes to the kernel instead of being dropped */
 #define PORT_KERNEL_ALL 256u	/* everything to the kernel, any destination MAC: kernel_interface */
-#define PORT_RULES4 512u	/* ip rules beyond the default: IPv4 to the kernel: policy_rule */
-#define PORT_RULES6 1024u
+#define PORT_RULES4 512u	/* IPv4 to the kernel: policy_rule. Until its tables and rules have been read; then views say */
+#define PORT_RULES6 1024u	/* the same for IPv6 */
 
 #define INTERFACE_TAGS 2u
 #define VLAN_IDS 4096u
@@ -111,8 +111,8 @@ int dataplane_clear_interface(struct dataplane *dataplane, uint32_t number);
 /* -EINVAL also for a reason that is not a punt. */
 int dataplane_set_policer(struct dataplane *dataplane, uint32_t reason, uint32_t rate, uint32_t burst);
 /* What packets of a family (4, 6) that come in by the interface look up; until then: fib. It stays when the
- * interface is cleared. An equal view that others have is shared. Only in the FIBs' writer's thread, whose epoch it advances. 0, -EINVAL (view_create, or no such
- * interface), -ENOMEM: nothing changed. */
+ * interface is cleared. An equal view that others have is shared. Only in the FIBs' writer's thread, whose epoch it
+ * advances. 0; -EINVAL (view_create, or no such interface), -ENOMEM: nothing changed. */
 int dataplane_set_view(struct dataplane *dataplane, uint32_t interface, uint32_t family, const struct view_step *steps,
 		       uint32_t n, uint32_t flags);
 /* The view that an interface below MAX_INTERFACES shows, to be compared only. */

@@ -1,4 +1,4 @@
-"""Neighbours on the ports' TAPs."""
+"""Neighbours, as far as next hops need them: on ports, and on VLAN sub-interfaces of ports."""
 
 from __future__ import annotations
 

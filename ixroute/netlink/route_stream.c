@@ -136,6 +136,7 @@ struct message {
 	struct path *path;
 	struct next_hop single; /* RTA_OIF, RTA_GATEWAY, RTA_VIA of the route itself */
 	bool has_single, has_destination, has_multipath;
+	bool too_many_legs;
 };
 
 static unsigned family_bytes(uint8_t family)
@@ -220,7 +221,7 @@ static int message_multipath(struct message *message, const struct attribute *at
 		if (path->n_legs < PATH_MAX_LEGS)
 			path->leg[path->n_legs++] = leg;
 		else
-			path->flags |= PATH_KERNEL_ONLY;
+			message->too_many_legs = true;
 		step = step_over(hop.rtnh_len, left);
 		at += step;
 		left -= step;
@@ -362,6 +363,9 @@ static int message_parse(struct message *message, struct attributes rest)
 		message->path->leg[0] = message->single;
 		message->path->n_legs = 1;
 	}
+	/* A nexthop object's legs are only repeated here (rib.h, struct path); those of the object itself count. */
+	if (message->too_many_legs && message->path->nhid == 0)
+		message->path->flags |= PATH_KERNEL_ONLY;
 	return 0;
 }
 

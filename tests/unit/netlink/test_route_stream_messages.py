@@ -122,6 +122,15 @@ def test_64_legs_are_a_path(bench: Bench) -> None:
     assert [leg.ifindex for leg in path.legs] == list(range(1, 65))
 
 
+def test_more_legs_are_a_path_when_a_nexthop_object_has_them(bench: Bench) -> None:
+    rib, stream = bench
+    hops = m.multipath([m.hop(i + 1) for i in range(65)])
+    stream.feed(m.route(TEN, 8, m.u32(m.RTA_NH_ID, 5) + hops))
+    path = only(rib)[1]
+    assert isinstance(path, Path)
+    assert (path.nhid, path.kernel_only) == (5, False)
+
+
 def test_all_of_a_routes_identity_is_read(bench: Bench) -> None:
     rib, stream = bench
     stream.feed(
