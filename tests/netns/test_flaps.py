@@ -127,7 +127,9 @@ class Scene:
             line.split() for line in self.router.ip(f"{'-6' if ':' in prefix else '-4'} route show {prefix}").splitlines()
             if "dead" not in line.split()
         ]  # fmt: skip
-        return {after for line in words for before, after in zip(line, line[1:], strict=False) if before == "dev"}
+        return {
+            after for line in words for before, after in zip(line, line[1:], strict=False) if before == "dev"
+        }
 
     def legs(self, address: str) -> set[str] | None:
         """None: the kernel chooses."""
