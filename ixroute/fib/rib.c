@@ -273,6 +273,17 @@ static bool is_told_by(const struct rib *rib, const struct alternative *a, const
 	return known != NULL && legs_meet(known, path);
 }
 
+bool alternatives_are_siblings(const struct rib *rib, const struct alternative *a, const struct alternative *b)
+{
+	const struct path *path_a = path_get(&rib->paths, a->path), *path_b = path_get(&rib->paths, b->path);
+
+	if (!(a->flags & b->flags & ALT_GATEWAY))
+		return false;
+	if (a->protocol != PROTOCOL_RA && b->protocol != PROTOCOL_RA)
+		return true;
+	return path_a != NULL && path_b != NULL && legs_meet(path_a, path_b);
+}
+
 /* fib6_add_rt2node with NLM_F_REPLACE: the first of the same kind (with gateway or not), else the first. */
 static uint32_t *ip6_replaced(struct rib *rib, struct node *node, const struct route *route, const struct path *path)
 {

@@ -9,9 +9,12 @@
  *
  * The *merged* FIB answers what the default rules say about tables local and main. It shows for a prefix, in this
  * order:
- *   1. routes of table local (255); those of main (254) hide behind any covering prefix of local, as the default
- *      rules say (0: local, 32766: main, 32767: default). Table default (253) is reached only by packets that
- *      match nothing here: they get ADJ_NO_ROUTE, which means: ask the next rule;
+ *   1. routes of table local (255), then those of main (254), as the default rules say (0: local, 32766: main,
+ *      32767: default). Below a shorter prefix of local, main is not reached in IPv6. In IPv4 it is until the
+ *      namespace had its first rule of its own: the two tables are one trie until then, of which the longest match
+ *      counts, and are split for good by it (fib_unmerge). Nobody is told, so such a prefix of main shows ADJ_KERNEL,
+ *      whatever its routes. Table default (253) is reached only by packets that match nothing here: they get
+ *      ADJ_NO_ROUTE, which means: ask the next rule;
  *   2. among the routes of one table and prefix the lowest metric, then the first alternative;
  *   3. a neighbour's host prefix, when the longest match for its address is a route without gateway over the
  *      neighbour's interface (one leg, no nexthop object: what that resolves to is not known here). It takes the
@@ -131,7 +134,9 @@ int rib_remove(struct rib *rib, const struct route *route, const struct path *pa
 
 /* Mark and sweep: between begin and end every route of `family` that still exists is told again, in the kernel's
  * order, by rib_dumped; end removes those not told and returns how many routes were added, moved or removed by the
- * whole dump (0: the mirror was right). rib_dump_abort forgets the dump and removes nothing. */
+ * whole dump (0: the mirror was right). rib_dump_abort forgets the dump and removes nothing.
+ * IPv6 routes that the kernel's dump may have passed over stay without being told: those equal in table, prefix and
+ * metric to a told route of several legs that they are not part of (rib_dump.c). */
 void rib_dump_begin(struct rib *rib, uint8_t family);
 int rib_dumped(struct rib *rib, const struct route *route, const struct path *path);
 uint64_t rib_dump_end(struct rib *rib, uint8_t family);

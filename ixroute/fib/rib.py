@@ -207,7 +207,7 @@ class Rib:
 
     @property
     def main(self) -> Fib:
-        """The merged FIB: what the default rules say of tables local and main (local before main)."""
+        """The merged FIB: what the default rules say of tables local and main (fib/rib.h says how they meet)."""
         return self._main
 
     def fib(self, table: int, shortest: int = 0) -> Fib:

@@ -117,7 +117,7 @@ static uint32_t slow_base(const struct rib *rib, const struct node *node)
 	if (!table_is_there(rib, node, RIB_TABLE_MAIN))
 		return NONE;
 	if (slow_match(rib, &prefix, node->len - 1, RIB_TABLE_LOCAL) != NONE)
-		return NONE;
+		return node->family == FAMILY_IP4 ? ADJ_KERNEL : NONE; /* one trie still, or two: who knows */
 	return slow_table_index(rib, node, RIB_TABLE_MAIN, false);
 }
 
@@ -125,9 +125,11 @@ static uint32_t slow_base(const struct rib *rib, const struct node *node)
 static uint32_t slow_cover(const struct rib *rib, const struct prefix *host)
 {
 	uint32_t cover = slow_match(rib, host, host->len, RIB_TABLE_LOCAL);
+	uint32_t main = slow_match(rib, host, host->len, RIB_TABLE_MAIN);
 
-	if (cover == NONE)
-		cover = slow_match(rib, host, host->len, RIB_TABLE_MAIN);
+	if (cover == NONE || (host->family == FAMILY_IP4 && main != NONE &&
+			      node_at(rib, main)->len > node_at(rib, cover)->len))
+		cover = main;
 	return cover == NONE ? NONE : slow_base(rib, node_at(rib, cover));
 }
 

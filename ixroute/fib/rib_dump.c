@@ -132,6 +132,35 @@ no_memory:
 	return -ENOMEM;
 }
 
+/* Did `told` perhaps make the kernel pass over `a`? Of several siblings it dumps the first, with the others as legs,
+ * and goes on behind the last of them, wherever that stands (fib6_dump_node): routes between that are equal in prefix
+ * and metric, but are no siblings (no gateway, a nexthop object, another type), are in no dump and serve packets all the
+ * same. If `a` is one of them, removing it would hide what only the kernel can decide; if it is gone and its
+ * RTM_DELROUTE was lost, keeping it punts the prefix until the siblings are gone. What has no path of its own may have
+ * had several legs. */
+static bool passed_over(const struct rib *rib, const struct alternative *a, const struct alternative *told)
+{
+	const struct path *path = path_get(&rib->paths, told->path);
+	bool several = path != NULL ? path->nhid == 0 && path->n_legs > 1 :
+				      told->path == ADJ_KERNEL && (told->flags & ALT_GATEWAY);
+
+	return several && !alternatives_are_siblings(rib, a, told);
+}
+
+static bool is_kept(const struct rib *rib, const struct node *node, const struct alternative *a)
+{
+	if (node->family != FAMILY_IP6)
+		return false;
+	for (uint32_t i = node->first; i != NONE; i = alternative_at(rib, i)->next) {
+		const struct alternative *told = alternative_at(rib, i);
+
+		if (told->table == a->table && told->metric == a->metric && told->source_len == a->source_len &&
+		    told->other == a->other && (told->flags & ALT_TOLD) && passed_over(rib, a, told))
+			return true;
+	}
+	return false;
+}
+
 /* Removes what was not told, if `remove`, and forgets the marks. True when something was removed. Table FIBs are
  * shown each section as soon as it is right; nothing in them depends on the other prefixes' lists. */
 static bool node_sweep(struct rib *rib, uint32_t id, bool remove)
@@ -145,19 +174,20 @@ static bool node_sweep(struct rib *rib, uint32_t id, bool remove)
 		uint32_t table = a->table;
 
 		changed |= (a->flags & ALT_CHANGED) != 0;
-		if (remove && !(a->flags & ALT_TOLD)) {
+		if (remove && !(a->flags & ALT_TOLD) && !is_kept(rib, node, a)) {
 			alternative_remove(rib, node, link);
 			state->differences++;
 			removed = changed = true;
 		} else {
-			a->flags &= ALT_GATEWAY;
-			link = &a->next;
+			link = &a->next; /* with its marks: they decide who behind it is kept */
 		}
 		if (changed && (*link == NONE || alternative_at(rib, *link)->table != table)) {
 			changed = false;
 			tables_changed(rib, id, table);
 		}
 	}
+	for (uint32_t i = node->first; i != NONE; i = alternative_at(rib, i)->next)
+		alternative_at(rib, i)->flags &= ALT_GATEWAY;
 	return removed;
 }
 

@@ -213,6 +213,8 @@ int rib_route_check(const struct route *route, const struct path *path);
 bool path_has_gateways(const struct path *path);
 bool alternative_is(const struct alternative *alternative, uint8_t family, const struct route *route,
 		    const struct path_use *use);
+/* Two of one identity (IPv6): would one message tell both? */
+bool alternatives_are_siblings(const struct rib *rib, const struct alternative *a, const struct alternative *b);
 bool alternative_upgrade(struct alternative *alternative, const struct path_use *use);
 uint32_t alternative_insert(struct rib *rib, struct node *node, uint32_t *link, const struct route *route,
 			    const struct path_use *use);
@@ -226,7 +228,7 @@ uint32_t section_begin(const struct rib *rib, const struct node *node, uint32_t 
 /* What the alternatives of one table and prefix come to, `alternative` being the first (rule 2; suppressed: the prefix
  * is shorter than the FIB's shortest). */
 uint32_t section_index(const struct rib *rib, uint8_t family, uint32_t alternative, bool suppressed);
-bool node_is_hidden(const struct rib *rib, const struct node *node);
+bool node_is_below_local(const struct rib *rib, const struct node *node);
 /* The alternative that decides what the FIB shows for the prefix (rules 1 and 2), NONE: nothing is shown. */
 uint32_t node_decider(const struct rib *rib, const struct node *node);
 uint32_t node_base(const struct rib *rib, const struct node *node);

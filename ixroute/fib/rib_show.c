@@ -66,8 +66,8 @@ static uint32_t longest_match(const struct rib *rib, const struct lengths *lengt
 	return NONE;
 }
 
-/* Rule 0 comes before rule 32766: a shorter prefix of local wins over any of main. */
-bool node_is_hidden(const struct rib *rib, const struct node *node)
+/* Is there a shorter prefix of local? */
+bool node_is_below_local(const struct rib *rib, const struct node *node)
 {
 	struct prefix prefix = node_prefix(node);
 	const struct lengths *local = &family_of_const(rib, node->family)->local;
@@ -79,7 +79,7 @@ uint32_t node_decider(const struct rib *rib, const struct node *node)
 {
 	if (node->flags & NODE_LOCAL)
 		return node->first;
-	if (!(node->flags & NODE_MAIN) || node_is_hidden(rib, node))
+	if (!(node->flags & NODE_MAIN) || (node->family == FAMILY_IP6 && node_is_below_local(rib, node)))
 		return NONE;
 	return node->first; /* without local, main is what the list begins with */
 }
@@ -90,6 +90,9 @@ uint32_t node_base(const struct rib *rib, const struct node *node)
 
 	if (decider == NONE)
 		return NONE;
+	/* Only the kernel knows whether its IPv4 tables are one trie still (fib_unmerge). IPv6 was decided above. */
+	if (!(node->flags & NODE_LOCAL) && node_is_below_local(rib, node))
+		return ADJ_KERNEL;
 	index = section_index(rib, node->family, decider, false);
 	/* Out of local a throw falls into main: ask who knows both. Out of main, into the next rule. */
 	return index == ADJ_NO_ROUTE && (node->flags & NODE_LOCAL) ? ADJ_KERNEL : index;
@@ -98,9 +101,14 @@ uint32_t node_base(const struct rib *rib, const struct node *node)
 uint32_t rib_cover(const struct rib *rib, const struct prefix *host)
 {
 	const struct family_state *state = family_of_const(rib, host->family);
-	uint32_t id = longest_match(rib, &state->local, NODE_LOCAL, host, host->len);
+	uint32_t local = longest_match(rib, &state->local, NODE_LOCAL, host, host->len), main;
 
-	return id != NONE ? id : longest_match(rib, &state->main, NODE_MAIN, host, host->len);
+	if (local != NONE && host->family == FAMILY_IP6)
+		return local;
+	main = longest_match(rib, &state->main, NODE_MAIN, host, host->len);
+	if (local != NONE && (main == NONE || node_at(rib, main)->len <= node_at(rib, local)->len))
+		return local;
+	return main;
 }
 
 /* ---- the FIB kept equal ---- */

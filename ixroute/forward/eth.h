@@ -46,6 +46,10 @@ static inline unsigned eth_classify(const struct ingress *port, struct sub_ingre
 		packet->marks |= MARK_GROUP;
 		if ((destination & 0xffffff) == 0xc28001) /* 01:80:c2 */
 			return REASON_link_local_frame;
+		/* ISO 9542: 09:00:2b:00:00:04, all end systems, and :05, all intermediate systems: where IS-IS speaks
+		 * on a point-to-point circuit (RFC 5309). */
+		if ((destination & ~(UINT64_C(1) << 40)) == UINT64_C(0x0400002b0009))
+			return REASON_link_local_frame;
 	}
 	if (vlan_is_tag(type)) {
 		/* Before the MAC is judged: a sub-interface may have a MAC of its own. */

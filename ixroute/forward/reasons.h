@@ -18,7 +18,7 @@
 	REASON(DROP, non_ip, "EtherType that a router does not handle") \
 	REASON(DROP, port_down, "the interface is administratively down") \
 	REASON(PUNT, vlan_sub_interface, "VLAN id of a sub-interface that only the kernel can serve") \
-	REASON(PUNT, link_local_frame, "01:80:c2:00:00:xx: LLDP, LACP, STP, EAPOL, IS-IS") \
+	REASON(PUNT, link_local_frame, "01:80:c2:00:00:xx, 09:00:2b:00:00:04 and :05: LLDP, LACP, STP, EAPOL, IS-IS") \
 	REASON(PUNT, kernel_interface, "the TAP or sub-interface is in a bridge or bond, or carries a macvlan: the kernel decides") \
 	REASON(PUNT, arp_request, "ARP request, gratuitous ARP") \
 	REASON(PUNT, arp_response, "ARP reply to the port's MAC") \
@@ -52,7 +52,7 @@
 	REASON(PUNT, reject_route, "unreachable or prohibit route: the kernel answers") \
 	REASON(DROP, blackhole_route, "blackhole route or blackhole nexthop") \
 	REASON(PUNT, unresolved_neigh, "next hop's MAC not known: the kernel resolves it and keeps the packet meanwhile") \
-	REASON(PUNT, multipath_route, "several next hops, not all of them gateways by ports: the kernel chooses") \
+	REASON(PUNT, multipath_route, "several next hops, not all of them gateways by ports of one MTU: the kernel chooses") \
 	REASON(PUNT, ttl_value_is_too_small, "TTL or hop limit would reach 0: the kernel sends time exceeded") \
 	REASON(PUNT, mtu_value_is_too_small, "longer than the MTU of the way out: the kernel fragments or says too big") \
 	REASON(PUNT, ingress_is_egress, "leaves by the interface it came in by: first packets, for the kernel's redirect") \

@@ -46,31 +46,42 @@ class AddressTable:
     def __init__(self) -> None:
         self._addresses: set[Address] = set()
         self._ip4: Counter[int] = Counter()  # IPv4 addresses by interface
+        self.bared: set[int] = set()
+        """Interfaces whose last IPv4 address was deleted, and that got none since."""
 
     def add(self, address: Address) -> bool:
         """True when it is new."""
         if address in self._addresses:
             return False
         self._addresses.add(address)
-        self._ip4[address.ifindex] += address.family == FAMILY_IP4
+        if address.family == FAMILY_IP4:
+            self._ip4[address.ifindex] += 1
+            self.bared.discard(address.ifindex)
         return True
 
     def remove(self, address: Address) -> bool:
         if address not in self._addresses:
             return False
         self._addresses.remove(address)
-        self._ip4[address.ifindex] -= address.family == FAMILY_IP4
+        if address.family == FAMILY_IP4:
+            self._ip4[address.ifindex] -= 1
+            if not self.has_ip4(address.ifindex):
+                self.bared.add(address.ifindex)
         return True
 
     def replace(self, addresses: set[Address]) -> int:
         """The whole table, from a dump. Returns how many entries differ."""
         different = len(addresses ^ self._addresses)
+        before = {ifindex for ifindex, count in self._ip4.items() if count > 0}
         self._addresses = addresses
         self._ip4 = Counter(a.ifindex for a in addresses if a.family == FAMILY_IP4)
+        self.bared.update(before)
+        self.bared.difference_update(self._ip4)
         return different
 
     def remove_interface(self, ifindex: int) -> None:
         self.replace({address for address in self._addresses if address.ifindex != ifindex})
+        self.bared.discard(ifindex)
 
     def has_ip4(self, ifindex: int) -> bool:
         """Whether the interface has any IPv4 address."""

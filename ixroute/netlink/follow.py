@@ -47,6 +47,7 @@ class Follower:
         self.tables = Tables()
         self.interfaces = Interfaces(self.tables.interfaces)
         self.addresses = addresses.AddressTable()
+        self.addresses.bared = self.tables.bared
         self.rules = RuleTable()
         self.changed = True  # something the sink may have to be told
         self.sysctls_stale: set[int] = set()  # interfaces of which the kernel announced a change; 0: all
@@ -168,8 +169,16 @@ class Follower:
     def _place(self, ifindex: int) -> None:
         """A link came, went or changed: so may the sub-interfaces on it."""
         self._placed(self.interfaces.follow(self.tables.links, ifindex))
-        for link in self.tables.links.stacked_on(ifindex):
-            self._paths.touch_link(link.index)
+        for index in self._above(ifindex):
+            self._paths.touch_link(index)
+
+    def _above(self, ifindex: int) -> list[int]:
+        """All that is stacked on it, and on that: with loose_binding the kernel says nothing of them when it goes
+        down."""
+        found = [ifindex]
+        for index in found:
+            found += [link.index for link in self.tables.links.stacked_on(index) if link.index not in found]
+        return found[1:]
 
     def _placed(self, changed: Iterable[int]) -> None:
         for index in changed:
@@ -249,17 +258,22 @@ class Follower:
         address = addresses.parse(message)
         if address is not None and self.addresses.add(address):
             self.changed = True
+            self._paths.touch_link(address.ifindex)
 
     def _del_address(self, message: Message) -> None:
         address = addresses.parse(message)
         if address is not None and self.addresses.remove(address):
             self.changed = True
+            self._paths.touch_link(address.ifindex)
             self._plan.want(Scope.ROUTES4 if address.family == FAMILY_IP4 else Scope.ROUTES6, "address")
 
     def replace_addresses(self, dumped: Iterable[Message]) -> int:
         now = {address for message in dumped if (address := addresses.parse(message)) is not None}
+        before = set(self.tables.bared)
         different = self.addresses.replace(now)
         self.changed |= different > 0
+        for ifindex in before ^ self.tables.bared:
+            self._paths.touch_link(ifindex)
         return different
 
     def _rule(self, message: Message) -> None:

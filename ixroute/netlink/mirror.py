@@ -51,7 +51,9 @@ log = logging.getLogger("ixroute.netlink")
 
 MOST_DATAGRAMS = 256  # of links and of neighbours per pass: routes wait no longer than that
 MOST_ROUTE_DATAGRAMS = 4096
-MOST_PATHS = 8192
+MOST_PATHS = 8192  # resolved per pass, and no longer than PATHS_S: a path may have hundreds of legs
+PATHS_S = 0.25
+PATHS_AT_ONCE = 64
 TICK_S = 1.0
 REOPEN_S = 1.0
 PASS_S = (
@@ -106,6 +108,8 @@ class Mirror:
         self._passes = 0
         self._next_audit = 0.0
         self._paths_changed = True
+        self._failed_paths: set[int] = set()  # to be tried again at the next tick
+        self._announce_failed = False
         self._said: dict[str, float] = {}
         self._counts = {"events": 0, "overruns": 0, "drift": 0, "errors": 0, "reopened": 0}
         self._rib_stats: dict[str, int] = {}
@@ -271,8 +275,13 @@ class Mirror:
             self._tick(time.monotonic())
             self._rib.settle()
             self._announce()
-            if not self._synced.is_set() and self.plan.counts["start"] and not self.paths.dirty:
+            if not self._synced.is_set() and self.plan.counts["start"] and not self._behind:
                 self._synced.set()
+
+    @property
+    def _behind(self) -> bool:
+        """Something known is not yet where packets see it."""
+        return bool(self.paths.dirty or self._announce_failed)
 
     def _wait(self) -> None:
         """Sleeps until a socket or the eventfd is readable, or something is due."""
@@ -434,8 +443,23 @@ class Mirror:
             self.paths.drop(path_id)  # the id may have been another path's: nothing known of it holds
             self.paths.touch(path_id)
             self._paths_changed = True
-        for path_id in self.paths.take(MOST_PATHS):
+        left, until = MOST_PATHS, time.monotonic() + PATHS_S
+        while left > 0 and time.monotonic() < until and (taken := self.paths.take(PATHS_AT_ONCE)):
+            left -= len(taken)
+            for path_id in taken:
+                self._try_path(path_id)
+
+    def _try_path(self, path_id: int) -> None:
+        """One that fails (there may be no memory for a group) must not stay as it was: its neighbour may be gone, its
+        interface's number another's soon. The kernel has its packets until the next tick."""
+        try:
             self._update_path(path_id)
+        except Exception as error:
+            self._failed_paths.add(path_id)
+            self.paths.drop(path_id)  # whatever it resolves to then is written
+            self._error("path", "an adjacency could not be written, it is tried again", error)
+            with suppress(Exception):
+                self._table.set(path_id, action=self._actions.external_route)
 
     def _update_path(self, path_id: int) -> None:
         tables = self.follower.tables
@@ -517,7 +541,9 @@ class Mirror:
         self._keep_buckets(now)
         if not self.paths.dirty:
             self.follower.age()
-        self.follower.changed |= self._announcer.retry or self.programs.retry
+        while self._failed_paths:
+            self.paths.touch(self._failed_paths.pop())
+        self.follower.changed |= self._announcer.retry or self.programs.retry or self._announce_failed
         if self._paths_changed:
             self._paths_changed = False
             self._drop_unused_paths()
@@ -553,15 +579,20 @@ class Mirror:
     def _announce(self) -> None:
         if not self.follower.changed:
             return
-        self.follower.changed = False
-        # Views first: an interface comes up, or leaves its master, when its packets have where to look.
-        self.programs.announce(self.follower.tables, self.follower.rules)
-        self._announcer.announce(
-            self.follower.tables,
-            self.follower.addresses,
-            self.follower.interfaces,
-            self.follower.rules.custom_ip4,
-        )
+        self.follower.changed, self._announce_failed = False, False
+        try:
+            # Views first: an interface comes up, or leaves its master, when its packets have where to look.
+            self.programs.announce(self.follower.tables, self.follower.rules)
+            self._announcer.announce(
+                self.follower.tables,
+                self.follower.addresses,
+                self.follower.interfaces,
+                self.follower.rules.custom_ip4,
+                self.programs.untaken,
+            )
+        except Exception as error:  # the tables are right, no dump would tell it again
+            self._announce_failed = True  # again at the next tick
+            self._error("announce", "interfaces could not be told what they are, it is tried again", error)
 
     def _tell(self, callback: Callable[..., Any], *arguments: object) -> Any:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import wraps
 
 from ixroute.netlink.addresses import AddressTable
 from ixroute.netlink.contract import (
@@ -43,6 +45,10 @@ def port_state(link: Link | None, tables: Tables, addresses: AddressTable) -> Po
         mac=link.mac,
         mtu=link.mtu,
     )
+
+
+def _kernels(state: PortState, all_of_it: bool) -> PortState:
+    return replace(state, kernel_all=True) if all_of_it else state
 
 
 def _mastered(link: Link, tables: Tables) -> bool:
@@ -91,23 +97,30 @@ class Announcer:
         self._tell = tell
         self._told: dict[tuple[str, int | str], object] = {}
         self._subs: dict[int, InterfaceState] = {}  # by number, as they were taken
-        self.retry = False  # a sub-interface was not taken: announce again soon
+        self.retry = False  # something was not taken: announce again soon
 
     def announce(
-        self, tables: Tables, addresses: AddressTable, interfaces: Interfaces, custom_rules: bool = False
+        self,
+        tables: Tables,
+        addresses: AddressTable,
+        interfaces: Interfaces,
+        custom_rules: bool = False,
+        untaken: Set[int] = frozenset(),
     ) -> None:
         """Tells what differs from last time: state before addresses before what the port itself must
-        follow. custom_rules: RuleTable.custom_ip4."""
+        follow. custom_rules: RuleTable.custom_ip4. untaken: numbers of interfaces that look up what they should
+        not (Programs.untaken)."""
+        self.retry = False
         taps = {port: index for index, port in tables.ports.items()}
         subs = interfaces.subs()
         self._drop_subs({place.number for place in subs.values()})
         for port in self._ports:
             link = tables.links.get(taps.get(port.index, 0))
-            state = port_state(link, tables, addresses)
+            state = _kernels(port_state(link, tables, addresses), port.index in untaken)
             self._changed("port", port.index, state, self._sink.set_port)
             other_macs = link is not None and _other_macs(link, port.index, tables, subs)
             self._changed("tap", port.index, tap_state(link, port, other_macs), self._sink.on_tap)
-        self._set_subs(tables, addresses, subs)
+        self._set_subs(tables, addresses, subs, untaken)
         self._set_vlans(tables, interfaces, taps, subs)
         self._announce_multipath(tables.multipath)
         own_ip4 = addresses.own_ip4()
@@ -116,13 +129,11 @@ class Announcer:
         ):  # then sources that are broadcast addresses are refused: let workers ask for them too
             own_ip4 = sorted({*own_ip4, *addresses.broadcasts_ip4()})
         if self._told.get(("local4", "")) != own_ip4:
-            self._told["local4", ""] = own_ip4
-            self._tell(self._sink.set_local4, own_ip4)
+            self._take("local4", "", own_ip4, self._sink.set_local4, own_ip4)
         for name in self._watch:
             link_now = link_state(tables.links.by_name(name), name)
             if self._told.get(("link", name)) != link_now:
-                self._told["link", name] = link_now
-                self._tell(self._sink.on_link, link_now)
+                self._take("link", name, link_now, self._sink.on_link, link_now)
 
     def _announce_multipath(self, now: MultipathSysctls) -> None:
         for family, settings in (
@@ -130,8 +141,7 @@ class Announcer:
             (FAMILY_IP6, (now.policy6, now.fields6)),
         ):
             if self._told.get(("multipath", family)) != settings:
-                self._told["multipath", family] = settings
-                self._tell(self._sink.set_multipath, family, *settings)
+                self._take("multipath", family, settings, self._sink.set_multipath, family, *settings)
 
     def _drop_subs(self, kept: set[int]) -> None:
         """The gone ones, inner before outer."""
@@ -141,14 +151,15 @@ class Announcer:
             self._told.pop(("vlans", number), None)
             self._tell(self._sink.drop_interface, number)
 
-    def _set_subs(self, tables: Tables, addresses: AddressTable, subs: Mapping[int, Place]) -> None:
+    def _set_subs(
+        self, tables: Tables, addresses: AddressTable, subs: Mapping[int, Place], untaken: Set[int]
+    ) -> None:
         """The new and the changed ones, outer before inner."""
-        self.retry = False
         for ifindex, place in sorted(subs.items(), key=lambda one: len(one[1].tags)):
             link = tables.links.get(ifindex)
             if link is None:
                 continue
-            state = port_state(link, tables, addresses)
+            state = _kernels(port_state(link, tables, addresses), place.number in untaken)
             wanted = InterfaceState(link.name, ifindex, place.port, place.tags, state)
             if self._subs.get(place.number) == wanted:
                 continue
@@ -174,5 +185,19 @@ class Announcer:
 
     def _changed(self, what: str, port: int, value: object, callback: Callable[..., None]) -> None:
         if self._told.get((what, port)) != value:
-            self._told[what, port] = value
-            self._tell(callback, port, value)
+            self._take(what, port, value, callback, port, value)
+
+    def _take(
+        self, what: str, which: int | str, value: object, callback: Callable[..., None], *arguments: object
+    ) -> None:
+        """Tells, and remembers it when it was taken: what was not is told again."""
+
+        @wraps(callback)
+        def taken(*told: object) -> bool:
+            callback(*told)
+            return True
+
+        if self._tell(taken, *arguments):
+            self._told[what, which] = value
+        else:
+            self.retry = True

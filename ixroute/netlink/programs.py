@@ -27,6 +27,8 @@ from ixroute.netlink.views import How, Interface, Program, Reason
 log = logging.getLogger("ixroute.netlink")
 
 FAMILIES = (FAMILY_IP4, FAMILY_IP6)
+MOST_WARNED = 20  # rules at a time
+MOST_ASKED = 16  # tables that have a FIB only because somebody looked something up in them: it stays
 _UNNAMED = (
     "\0"  # in place of a name that no rule has: interfaces that rules cannot tell apart share a program
 )
@@ -62,7 +64,13 @@ class Programs:
         self._compiled: dict[tuple[int, Interface], Compiled] = {}
         self._shown: dict[tuple[int, int], Compiled] = {}
         self._refused: set[int] = set()  # tables that there was no more room for
+        self._fibs: set[tuple[int, int]] = set()  # tables, and shortest prefixes, that have a FIB
+        self._asked = 0
+        self._no_memory = False
         self._punting: tuple[str, ...] = ()
+        self._judged: object = None  # what the lines of `punting` follow from
+        self.untaken: set[int] = set()
+        """Numbers of interfaces whose view is not what it should be: their packets are the kernel's."""
         self.retry = False
         """The sink did not take a view: announce again soon."""
 
@@ -74,6 +82,7 @@ class Programs:
     def announce(self, tables: Tables, listed: RuleTable) -> None:
         """Tells the views that differ from last time. A table's FIB is whole before a view leads to it."""
         self.retry = False
+        self.untaken = set()
         self._take_rules(tables, listed)
         self._interfaces = {}
         for ifindex, number in tables.interfaces.items():
@@ -110,6 +119,7 @@ class Programs:
         if self._tell(self._sink.set_view, number, family, compiled.steps, compiled.same_source):
             self._shown[number, family] = compiled
         else:
+            self.untaken.add(number)
             self.retry = True
 
     def _compile(self, family: int, interface: Interface) -> Compiled:
@@ -118,9 +128,13 @@ class Programs:
             listed = self._rules.get(family, ())
             program = views.compile_rules(listed, interface, self._names)
             same = views.same_source(listed, interface, self._names)
+            self._no_memory = False
             steps = tuple(self._step(step) for step in program)
             known = Compiled(program, steps, same and all(step.fib is not None for step in steps))
-            self._compiled[family, interface] = known
+            if self._no_memory:
+                self.retry = True  # and compile again: there may be some then
+            else:
+                self._compiled[family, interface] = known
         return known
 
     def _step(self, step: views.Instruction) -> Step:
@@ -132,8 +146,11 @@ class Programs:
         if step.table == views.MERGED:
             return Step(step.match, fib=self._rib.main)
         try:
-            return Step(step.match, fib=self._rib.fib(step.table, step.shortest))
+            fib = self._rib.fib(step.table, step.shortest)
+            self._fibs.add((step.table, step.shortest))
+            return Step(step.match, fib=fib)
         except (OSError, MemoryError) as error:
+            self._no_memory |= isinstance(error, MemoryError)
             if step.table not in self._refused:
                 log.warning("table %d: %s: packets that look it up go to the kernel", step.table, error)
             self._refused.add(step.table)
@@ -141,16 +158,21 @@ class Programs:
 
     def _warn(self) -> None:
         """Once for each rule that comes to punt."""
+        judged = (self._rules, self._names, frozenset(self._interfaces.values()))
+        if judged == self._judged:  # thousands of rules, and a link that flaps
+            return
+        self._judged = judged
         now = tuple(
             f"IPv{view.family} rule {view.priority}: {view.text} ({view.why})"
             for view in self.rule_views()
             if view.state == How.PUNTS.value
         )
-        for line in now:
-            if line not in self._punting:
-                log.warning(
-                    "%s: only the kernel can follow it, so it gets the packets that it may match", line
-                )
+        known = set(self._punting)
+        new = [line for line in now if line not in known]
+        for line in new[:MOST_WARNED]:
+            log.warning("%s: only the kernel can follow it, so it gets the packets that it may match", line)
+        if len(new) > MOST_WARNED:
+            log.warning("and %d more such rules: ixroute show rules names all", len(new) - MOST_WARNED)
         self._punting = now
 
     # ---- for people
@@ -161,8 +183,14 @@ class Programs:
         return self._compile(family, self._interfaces[name] if name else Interface(_UNNAMED))
 
     def table(self, number: int) -> Compiled:
-        """Of a lookup in one table."""
+        """Of a lookup in one table. Without a FIB (Step.fib) when there is no room, or MOST_ASKED others that no rule
+        leads to were asked for: the rules may need the room."""
         lookup = views.Lookup(number)
+        if (number, 0) not in self._fibs:
+            if self._asked >= MOST_ASKED:
+                refused = Step(lookup.match, verdict=self._verdicts[Reason.POLICY])
+                return Compiled((lookup,), (refused,), False)
+            self._asked += 1
         return Compiled((lookup,), (self._step(lookup),), False)
 
     def rule_views(self) -> list[RuleView]:

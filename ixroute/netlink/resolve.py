@@ -34,6 +34,9 @@ class Tables:
     """ifindex -> number in the dataplane, of all that it can send by: TAPs (port i is number i) and VLAN
     sub-interfaces."""
     sysctls: dict[int, InterfaceSysctls] = field(default_factory=dict)  # by ifindex
+    bared: set[int] = field(default_factory=set)
+    """Interfaces whose last IPv4 address was deleted. The kernel declared the legs of IPv4 routes by them dead then
+    (fib_disable_ip), but not those of routes that came later; and tells neither when it happens."""
     multipath: MultipathSysctls = field(default_factory=MultipathSysctls)
     buckets: BucketTables = field(default_factory=BucketTables)
 
@@ -183,6 +186,12 @@ def _resolve_group(path: PathLike, route: Route, tables: Tables, actions: Action
         return Adjacency(actions.external_route)  # the kernel takes another route, if it has one
     if not all(_ours(leg, tables) for leg in legs):
         return Adjacency(actions.multipath_route)
+    if (
+        route.choice is Choice.ROUTE
+        and path.family == FAMILY_IP4
+        and any(leg.ifindex in tables.bared for leg in legs)
+    ):
+        return Adjacency(actions.multipath_route)  # whether such a leg is dead only the kernel knows
     if route.choice is Choice.BUCKETS:
         return _resolve_buckets(path, route, tables, actions)
     if route.choice is Choice.GROUP or (path.family == FAMILY_IP4 and tables.multipath.use_neigh):
@@ -200,6 +209,10 @@ def _group(
     if len(parts) > MAX_LEGS:
         return Adjacency(actions.multipath_route)
     legs = tuple(_group_leg(_resolve_leg(path, leg, tables, actions), weight) for leg, weight in parts)
+    if len({leg.mtu for leg in legs if leg.mtu}) > 1:
+        # What is too big for one leg the kernel would send by another, whose host never saw the flow: its hash is
+        # not ours.
+        return Adjacency(actions.multipath_route)
     return Group(legs, tuple(leg for leg, _ in parts))
 
 

@@ -226,18 +226,19 @@ def _action(rule: Rule, match: Match, interface: Interface, targets: Set[int]) -
 
 
 def _tidy(steps: Sequence[Instruction]) -> list[Instruction]:
-    """Without steps that nothing reaches, and jumps to the next one."""
-    now = list(steps)
-    while True:
-        reached = _reached(now)
-        keep = [
-            at
-            for at, step in enumerate(now)
-            if at in reached and not (isinstance(step, Goto) and step.step == at + 1)
-        ]
-        if len(keep) == len(now):
-            return now
-        now = _renumbered(now, keep)
+    """Without steps that nothing reaches, and jumps to the next one that stays: from the end on, since a jump that
+    goes makes the one before it such a jump, and there may be thousands."""
+    reached = _reached(steps)
+    lands = {len(steps): len(steps)}  # step -> itself, or the next that stays
+    following, keep = len(steps), []
+    for at in range(len(steps) - 1, -1, -1):
+        step = steps[at]
+        leads_on = isinstance(step, Goto) and lands[step.step] == following
+        if at in reached and not leads_on:
+            following = at
+            keep.append(at)
+        lands[at] = following
+    return _renumbered(steps, keep[::-1])
 
 
 def _reached(steps: Sequence[Instruction]) -> set[int]:

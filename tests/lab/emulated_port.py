@@ -7,6 +7,7 @@ import os
 import socket as sockets
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,11 @@ from ixroute.driver.vfio_user import VfioUserTransport
 from ixroute.emulator.card import Card, CardOptions
 from ixroute.emulator.engine import POLL_NS, Engine
 from ixroute.emulator.faults import Faults
+from ixroute.emulator.registers import offset_of
 from ixroute.vfio_user.device import IoEvent
 from ixroute.vfio_user.server import Server
 from lab.inprocess import InProcess
+from lab.support import wait_until
 
 WIRE_BYTES = 1 << 20
 MAC = bytes.fromhex("025990000001")
@@ -61,7 +64,7 @@ class Tally:
 
 
 class CardClock(Clock):
-    """Time that passes only while the driver sleeps, so that no limit of its waits depends on the machine's load; an
+    """Time that passes only while the driver sleeps, so that no limit of its waits depends on how long it computes; an
     engine that no thread runs works meanwhile, as a card does."""
 
     def __init__(self, engine: Engine) -> None:
@@ -74,7 +77,7 @@ class CardClock(Clock):
     def sleep(self, seconds: float) -> None:
         self._now += seconds
         if self._engine.running:
-            os.sched_yield()
+            time.sleep(min(seconds, 1e-3))  # on a busy machine its thread needs time of its own
         else:
             self._engine.step()
 
@@ -186,6 +189,7 @@ class EmulatedPort(Hands):
         mapped (CardOptions.map_bar) or messages."""
         options = options or PortOptions(rx_slots=64, tx_slots=64)
         super().__init__()
+        self._rx_slots = options.slots(1)[0]
         self.delivered = Tally()
         self.collected = Tally()
         with contextlib.ExitStack() as undo:
@@ -250,6 +254,16 @@ class EmulatedPort(Hands):
         for packet in packets:
             assert lib.wire_memory_put(self.wire, packet, len(packet)) == 1
             self.delivered.add(packet)
+
+    def until_room(self, packets: int = 1, q: int = 0) -> None:
+        """Waits until a worker in a thread of its own has given the card buffers for so many packets: what comes
+        before it did, after a reset or a burst, is lost, as it is with any card."""
+        image, slots = self.card.image, self._rx_slots
+
+        def room() -> int:
+            return (image.load(offset_of("RDT", q)) - image.load(offset_of("RDH", q))) % slots
+
+        wait_until(lambda: room() >= packets, 30, lambda: f"room for {room()} packets, not {packets}")
 
     def collect(self) -> list[bytes]:
         """What the card has put on the wire."""

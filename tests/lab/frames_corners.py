@@ -264,7 +264,7 @@ def _frames(source: Source) -> Iterator[Case]:
         ("reverse ARP", BROADCAST, 0x8035),
         ("IPX", BROADCAST, 0x8137),
         ("PTP", "01:1b:19:00:00:00", 0x88F7),
-        ("IS-IS length frame", "09:00:2b:00:00:05", 100),
+        ("another protocol's group address", "09:00:2b:00:00:0f", 100),
     ):
         yield Case(name, ethernet(dst, CLIENT, kind, bytes(100)), "non_ip")
     yield Case(
@@ -275,6 +275,8 @@ def _frames(source: Source) -> Iterator[Case]:
         ethernet("01:80:c2:00:00:14", CLIENT, 100, bytes(100)),
         "link_local_frame",
     )
+    for last, name in ((4, "IS-IS, all end systems"), (5, "IS-IS, all intermediate systems")):
+        yield Case(name, ethernet(f"09:00:2b:00:00:{last:02}", CLIENT, 100, bytes(100)), "link_local_frame")
     for name, operation, target in (
         ("reverse ARP operation", 3, "10.0.1.1"),
         ("inverse ARP operation", 8, "10.0.1.1"),

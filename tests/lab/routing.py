@@ -59,10 +59,17 @@ class Frr:
     """FRR's daemons in one namespace, as user frr, with files and sockets of their own.
 
     config: by daemon, in the order of starting; zebra is always there and always first.
+    options: by daemon, what it is started with besides.
     """
 
-    def __init__(self, namespace: Namespace, config: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        config: Mapping[str, str],
+        options: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         self.namespace = namespace
+        self._options = options or {}
         self.directory = namespace.directory / "frr"
         namespace.directory.chmod(0o711)  # user frr passes through
         self.directory.mkdir(mode=0o755)
@@ -80,6 +87,7 @@ class Frr:
             *("-z", os.fspath(self.directory / "zserv.api")),
             *("--vty_socket", os.fspath(self.directory)),
             *("-A", "127.0.0.1", "-P", "0", "--limit-fds", "1024", "--log", "stdout"),
+            *self._options.get(name, ()),
         ]
         return Program(self.namespace, argv, self.namespace.directory / f"{name}.log")
 

@@ -293,6 +293,7 @@ ROWS: dict[int, Row] = {
         "loopback (CTP)",
         "flow control pause",
         "IS-IS*",
+        "another protocol's group address",
     ),
     51: _frames("IPv4 in LLC/SNAP", "IPv4 in LLC/SNAP"),
     52: _frames(

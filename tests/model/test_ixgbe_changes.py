@@ -92,6 +92,7 @@ def test_a_link_that_does_not_come_ends_in_resets_of_the_card_and_settings_survi
         rig.port.service()
         assert rig.port.link().up
         assert (rig.port.mac, rig.port.mtu) == (OTHER, 2000)
+        rig.until_room(3)
         rig.deliver(numbered(1), numbered(2, 2014, to=OTHER), numbered(3, to=OTHER))
         got: list[bytes] = []
         wait_until(
@@ -189,6 +190,7 @@ def test_a_reset_that_fails_is_tried_again_and_the_port_comes_back(caplog: pytes
             rig.port.service()
             assert rig.port.link().up
             rig.engine.start()
+            rig.until_room()
             rig.deliver(numbered(1))
             wait_until(lambda: worker.received == 1, 30, "the port works again")
             wait_until(lambda: bool(rig.collect()), 30, "both ways")

@@ -84,6 +84,7 @@ def test_a_worker_in_c_answers_whatever_its_patience(idle_ns: int) -> None:
         rig.engine.start()
         for burst in (1, 2, 17, 32) * 15:  # a ring of 64 may have room for 32 only: refill comes in batches
             packets = [numbered(i) for i in range(burst)]
+            rig.until_room(burst)
             rig.deliver(*packets)
             back: list[bytes] = []
             wait_until(
@@ -101,6 +102,7 @@ def test_no_wake_up_is_lost_in_ten_thousand_sleeps() -> None:
     with EmulatedPort(1, QUICK, sleeps=True, poll_ns=0) as rig:
         with Echo(rig.queues[0], rig.pools[0], idle_ns=0) as worker:
             rig.engine.start()
+            rig.until_room()
             rounds = 0
             while rounds % 100 or rig.card.counters()["interrupts"] < SLEEPS:
                 rounds += 1
@@ -167,6 +169,7 @@ def test_a_reset_wakes_a_worker_that_sleeps_for_ever_and_it_is_woken_by_packets_
     with EmulatedPort(1, QUICK, sleeps=True) as rig, Echo(rig.queues[0], rig.pools[0], idle_ns=0) as worker:
         rig.engine.start()
         for i in range(3):
+            rig.until_room()
             rig.deliver(numbered(i))
             wait_until(lambda i=i: worker.received == i + 1, 30, "received")
             wait_until(lambda: bool(rig.collect()), 30, "sent")

@@ -352,6 +352,32 @@ def test_rules_become_views_of_the_ports(routed: Bench) -> None:
     routed.until(lambda: fibs(1, 4) == usual and None in fibs(1, 6), "rules not noticed")
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_main_below_a_shorter_local_prefix_is_left_to_the_kernel(routed: Bench, split: bool) -> None:
+    """The kernel's IPv4 tables local and main are one until a rule was made, then local comes first for good."""
+    if split:
+        ip("rule add table 100", "rule del table 100")
+    ip(
+        "route add local 20.0.0.0/6 dev lo",  # 20 to 23
+        "route add 21.1.0.0/16 via 10.1.0.1",
+        "route add 21.2.0.0/16 dev lan",
+        "neigh replace 21.2.0.1 lladdr 02:00:00:00:00:44 dev lan",
+        "-6 route add local 2001:db8:20::/46 dev lo",
+        "-6 route add 2001:db8:21::/48 via 2001:db8:a::1",
+    )
+    for address in ("20.1.1.1", "21.1.1.1", "21.2.0.1", "21.2.0.2"):
+        routed.until(lambda a=address: routed.ours(a)[0] == "kernel", f"{address} is decided")
+    assert routed.kernel("21.1.1.1") == ("local" if split else "via 10.1.0.1 dev wan")
+    routed.becomes("22.1.1.1", ACTIONS.local_route)
+    assert routed.kernel("22.1.1.1") == "local"
+    routed.check(*FAR4, *FAR6, "21.1.1.1", "21.2.0.1", "22.1.1.1", "2001:db8:21::1", "2001:db8:22::1")
+    routed.becomes("2001:db8:21::1", ACTIONS.local_route)
+    ip("route del local 20.0.0.0/6 dev lo", "-6 route del local 2001:db8:20::/46 dev lo")
+    for address in ("20.1.1.1", "21.1.1.1", "21.2.0.1", "2001:db8:21::1"):
+        routed.forwards(address)
+    routed.check(*FAR4, *FAR6, "21.1.1.1", "21.2.0.1", "22.1.1.1", "2001:db8:21::1", "2001:db8:22::1")
+
+
 def test_sysctls_reach_the_port(routed: Bench) -> None:
     assert routed.sink.ports[0].ip4_forward
     assert routed.sink.ports[0].ip6_forward

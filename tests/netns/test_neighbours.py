@@ -3,9 +3,10 @@ could have been delivered is lost or overtaken for it. Linux itself as the route
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.netns
 SERVER4, SERVER6 = "10.0.2.2", "fd00:2::2"
 ARP = 0x0806
 CROWD = 10_000
+AGEING_S = float(os.environ.get("IXROUTE_AGEING_S", "4"))
+ROUNDS = int(os.environ.get("IXROUTE_NEIGHBOUR_ROUNDS", "2"))
 MARK = b"to a neighbour"
 Make = Callable[..., Router]
 
@@ -48,16 +51,32 @@ def frame_to(router: Router, address: str, data: bytes = MARK) -> bytes:
 
 def macs_reached(router: Router, address: str, wire_in: Wire, wire_out: Wire) -> set[str]:
     """The MACs that one packet to this address is sent to."""
+    return reached_by(router, [address], wire_in, wire_out)[address]
+
+
+def reached_by(
+    router: Router, addresses: Sequence[str], wire_in: Wire, wire_out: Wire
+) -> dict[str, set[str]]:
+    """By address: the MACs that one packet to it is sent to. All are sent at once."""
     wire_out.take()
-    wire_in.send(frame_to(router, address))
-    wire_out.wait(0.5)
-    time.sleep(0.01)
-    return {frame[:6].hex(":") for frame in wire_out.take() if frame.endswith(MARK)}
+    for address in addresses:
+        wire_in.send(frame_to(router, address))
+    reached: dict[str, set[str]] = {address: set() for address in addresses}
+    of_bytes = {address_bytes(address): address for address in addresses}
+    deadline = time.monotonic() + 0.5
+    while not all(reached.values()) and time.monotonic() < deadline:
+        wire_out.wait(0.1)
+        time.sleep(0.01)
+        for frame in wire_out.take():
+            if frame.endswith(MARK):
+                to = frame[38:54] if frame[14] >> 4 == 6 else frame[30:34]
+                reached[of_bytes[to]].add(frame[:6].hex(":"))
+    return reached
 
 
 def test_a_days_ageing_loses_nothing_that_is_in_use(make_router: Make, kind: str) -> None:
-    """With entries that age within a second: a dozen rounds of going stale, being probed and confirmed, for a host on
-    the link and for gateways, IPv4 and IPv6. Ordinary entries live 30 s: ten minutes in six seconds."""
+    """With entries that age within a second: several rounds of going stale, being probed and confirmed, for a host on
+    the link and for gateways, IPv4 and IPv6. Ordinary entries live 30 s: each second is as good as minutes."""
     router = make_router(kind)
     for interface in router.lab.interfaces.values():
         for family in ("ipv4", "ipv6"):
@@ -73,13 +92,13 @@ def test_a_days_ageing_loses_nothing_that_is_in_use(make_router: Make, kind: str
     heard = 0
     with wires(router) as (client, server):
         with Flood(client, [frame_to(router, address) for address in addresses], 400) as flood:
-            end = time.monotonic() + 6
+            end = time.monotonic() + AGEING_S
             while time.monotonic() < end:
                 server.wait(0.1)
                 heard += sum(frame.endswith(MARK) for frame in server.take())
         time.sleep(0.3)
         heard += sum(frame.endswith(MARK) for frame in server.take())
-    assert flood.sent > 1500
+    assert flood.sent > 250 * AGEING_S
     assert heard == flood.sent
     if router.daemon:
         forwarded = sum(
@@ -95,7 +114,7 @@ def test_the_first_packets_to_a_host_are_neither_lost_nor_overtaken(
     router = make_router(kind)
     wan = router.lab.interfaces["wan"]
     ping(router.lab.client, target, 1)
-    for _ in range(4):
+    for _ in range(ROUNDS):
         router.ip(f"neigh flush to {target} dev {wan}")
         if target in router.ip(f"neigh show dev {wan}"):  # what is managed is only emptied by a flush
             router.ip(f"neigh del {target} dev {wan}")
@@ -120,12 +139,13 @@ def test_ten_thousand_neighbours_at_once(make_router: Make, tmp_path: Path) -> N
     with wires(router) as (client, server):
         for mac in ("02:00:00:00:44:01", "02:00:00:00:44:02"):
             batch("neigh replace {} lladdr " + mac + " nud permanent dev wan")
-            for address in some:
 
-                def follows(a: str = address, m: str = mac) -> bool:
-                    return macs_reached(router, a, client, server) == {m}
+            def lost(m: str = mac) -> list[str]:
+                """Sent elsewhere, or nowhere."""
+                reached = reached_by(router, some, client, server)
+                return [address for address, macs in reached.items() if macs != {m}]
 
-                wait_until(follows, 5, f"{address} is never sent to {mac}")
+            wait_until(lambda: not lost(), 30, lambda: f"not sent to their MAC: {len(lost())} {lost()}")
         neighbours = router.ixroute.stats()["mirror"]["neighbors"]
         assert neighbours >= CROWD
         batch("neigh del {} dev wan")
@@ -157,7 +177,7 @@ def test_whoever_announces_an_address_gets_its_packets(make_router: Make, kind: 
     lab.server.ip("link set eth0 arp off")  # from here on only what is announced below
     lab.server.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
     with wires(router) as (client, server):
-        for mac in ("02:00:00:00:55:01", "02:00:00:00:55:02", "02:00:00:00:55:03"):
+        for mac in ("02:00:00:00:55:01", "02:00:00:00:55:02"):
             time.sleep(1.05)  # an entry that was just confirmed is not moved (locktime)
             announce(server, mac)
             for address in (SERVER4, SERVER6):
@@ -190,7 +210,7 @@ def test_a_neighbour_in_any_state_is_sent_to_as_the_kernel_sends(make_router: Ma
 def test_a_static_neighbour_set_right_after_its_route_stays_static(make_router: Make, kind: str) -> None:
     """Routes are typed first, or come from a daemon; the gateway is then asked for while its entry is being made."""
     router = make_router(kind)
-    hosts = [f"10.0.2.{n}" for n in range(10, 250)]
+    hosts = [f"10.0.2.{n}" for n in range(10, 130)]
     wan = router.lab.interfaces["wan"]
     for host in hosts:
         route = f"route add 10.9.{host.rpartition('.')[2]}.0/24 via {host} dev {wan}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from kernel_bench import Bench, namespaces, run
+from rule_rig import DEFAULTS, PROTOCOLS, TABLES, random_rule
 
 from ixroute.fib.adjacency import ADJ_BLACKHOLE, ADJ_NO_ROUTE, ADJ_POLICY, ADJ_REJECT
 from ixroute.lookups import Question, walk
@@ -21,12 +22,6 @@ pytestmark = pytest.mark.netns
 
 SETS = int(os.environ.get("IXROUTE_RULE_SETS", "6"))
 PACKETS = 12
-TABLES = (100, 101, 102)
-PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "ipv6-icmp": 58}
-PLACES = {
-    4: ["10.0.0.0/24", "10.0.0.1", "198.51.100.0/24", "198.51.100.7", "203.0.0.0/8", "0.0.0.0/1"],
-    6: ["2001:db8:a::/64", "2001:db8:a::1", "2001:db8:5::/48", "2001:db8:5::7", "2001::/16", "8000::/1"],
-}
 SOURCES = {4: ["10.0.0.1", "10.0.0.2", "203.0.113.9"], 6: ["2001:db8:a::1", "2001:db8:a::2", "2001:db9::9"]}
 TARGETS = {4: ["198.51.100.7", "198.51.100.8", "203.0.113.1", "10.1.0.3"],
            6: ["2001:db8:5::7", "2001:db8:5:1::8", "2001:db7::1", "2001:db8:b::3"]}  # fmt: skip
@@ -52,36 +47,6 @@ def bench() -> Iterator[Bench]:
             yield made
         finally:
             made.close()
-
-
-def random_rule(rng: random.Random, family: int) -> str:
-    def perhaps(words: str, chance: float = 0.25) -> str:
-        return words if rng.random() < chance else ""
-
-    priority = rng.randrange(1, 40)
-    to_table = f"lookup {rng.choice((*TABLES, 'main', 'local', 'default'))}"
-    suppress = perhaps(f" suppress_prefixlength {rng.choice((0, 24, 48))}", 0.3)
-    actions = [to_table + suppress] * 5 + [
-        f"goto {rng.randrange(priority + 1, 42)}",
-        "blackhole",
-        "unreachable",
-        "prohibit",
-        "nop",
-    ]
-    port = perhaps(f"{rng.choice(('sport', 'dport'))} {rng.choice(('53', '50-100'))}", 0.5)
-    words = [
-        f"pref {priority}",
-        perhaps("not", 0.15),
-        perhaps(f"from {rng.choice(PLACES[family])}", 0.4),
-        perhaps(f"to {rng.choice(PLACES[family])}", 0.4),
-        perhaps(f"iif {rng.choice(('lan', 'wan', 'lo', 'none'))}"),
-        perhaps("oif wan", 0.05),
-        perhaps(f"tos {rng.choice(('0x10', '0x08'))}", 0.2),
-        perhaps(f"ipproto {rng.choice(('tcp', 'udp'))} {port}"),
-        perhaps(f"fwmark {rng.choice(('1', '0/1'))}", 0.05),
-        rng.choice(actions),
-    ]
-    return " ".join(word for word in words if word)
 
 
 def kernel(family: int, packet: dict[str, str]) -> str:
@@ -158,10 +123,3 @@ def test_random_rules_are_answered_as_by_the_kernel(bench: Bench, seed: int, fam
         run(f"ip -{family} rule flush")
         run(f"ip -{family} -batch -", stdin=DEFAULTS[family])
     bench.until(lambda: len(known.get(family) or ()) == before, "rules still there")
-
-
-DEFAULTS = {
-    4: "rule add pref 32766 lookup main\nrule add pref 32767 lookup default\n",
-    6: "rule add pref 32766 lookup main\n",
-}
-"""What `ip rule flush` leaves out: all but the first."""

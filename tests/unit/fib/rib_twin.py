@@ -144,9 +144,21 @@ class Twin:
         return [told for group in self.groups.values() for told in group if told[0].prefix.family == family]
 
     def dump(self, family: int, told: list[Told]) -> None:
+        hidden = self.hidden(family, told)
         self.groups = {key: group for key, group in self.groups.items() if key[1].family != family}
-        for route, path in told:
+        for route, path in [*told, *hidden]:
             self.groups.setdefault(identity(route), []).append((route, canonical(path)))
+
+    def hidden(self, family: int, told: list[Told]) -> list[Told]:
+        """The routes that a dump does not tell and that may be there all the same."""
+        canonically = [(route, canonical(path)) for route, path in told]
+        return [
+            known
+            for known in self.routes(family)
+            if family == FAMILY_IP6
+            and not any(identity(t[0]) == identity(known[0]) and equal(t, known) for t in canonically)
+            and any(identity(t[0]) == identity(known[0]) and _may_hide(t, known) for t in canonically)
+        ]
 
     # ---- what packets see ----
 
@@ -164,9 +176,11 @@ class Twin:
         return prefix, _decide(self._section(table, prefix), prefix.length < shortest)
 
     def _merged(self, addr: bytes) -> tuple[Prefix, Shown] | None:
-        local = self._longest(addr, TABLE_LOCAL, 0)
+        local, main = self._longest(addr, TABLE_LOCAL, 0), self._longest(addr, TABLE_MAIN, 0)
         if local is None:
-            return self._longest(addr, TABLE_MAIN, 0)
+            return main
+        if main is not None and len(addr) == 4 and main[0].length > local[0].length:
+            return main[0], KERNEL
         return local[0], KERNEL if local[1] == NO_ROUTE else local[1]
 
     def lookup(self, addr: bytes, table: int | None = None, shortest: int = 0) -> Answer:
@@ -217,6 +231,22 @@ def _is_told_by(a: Told, told: Told) -> bool:
         return True
     known = {leg_key(leg) for leg in a[1].legs} if isinstance(shown_for(a[1]), Path) else set()
     return any(leg_key(leg) in known for leg in told[1].legs)
+
+
+def _may_hide(told: Told, known: Told) -> bool:
+    """Is `told` perhaps several siblings, none of which is (part of) `known`?"""
+    held = isinstance(shown_for(told[1]), Path)
+    several = told[1].nhid == 0 and len(told[1].legs) > 1
+    if not held:
+        several = shown_for(told[1]) == KERNEL and has_gateways(told[1])
+    if not several or not same_source(told[0], known[0]):
+        return False
+    if not (has_gateways(told[1]) and has_gateways(known[1])):
+        return True
+    if PROTOCOL_RA not in (told[0].protocol, known[0].protocol):
+        return False
+    met = {leg_key(leg) for leg in told[1].legs} & {leg_key(leg) for leg in known[1].legs}
+    return not (held and isinstance(shown_for(known[1]), Path) and met)
 
 
 def _add6(group: list[Told], told: Told, how: How) -> None:

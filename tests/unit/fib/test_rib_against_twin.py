@@ -196,6 +196,8 @@ class History:
         for route, path in after:
             self.rib.dumped(route, path)
         differences = self.rib.dump_end(family)
+        hidden = self.twin.hidden(family, after)
+        before = [t for t in before if t not in hidden]
         assert (differences == 0) == same_shape(before, after)
         if after == [t for t in before if t in after]:
             assert differences == len(before) - len(after)
@@ -222,7 +224,8 @@ class History:
 
 
 FIBS = st.lists(st.sampled_from(SHOWN), max_size=4, unique=True)
-EXAMPLES = int(os.environ.get("IXROUTE_RIB_EXAMPLES", "20"))
+SANITIZED = "IXROUTE_SANITIZED" in os.environ  # each FIB costs ten times as much then
+EXAMPLES = int(os.environ.get("IXROUTE_RIB_EXAMPLES", "6" if SANITIZED else "20"))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -295,7 +298,7 @@ def test_what_happens_during_a_dump_is_shown_by_its_end(
         history.agree()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=max(1, EXAMPLES * 3 // 4), deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20), FAMILY)
 def test_a_dump_of_what_the_rib_walks_is_no_difference(steps: list[tuple[object, ...]], family: int) -> None:
     with rib_bench() as rib:
@@ -308,7 +311,7 @@ def test_a_dump_of_what_the_rib_walks_is_no_difference(steps: list[tuple[object,
         history.agree()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=max(1, EXAMPLES * 3 // 4), deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=20), st.integers(9, 12))
 def test_with_too_few_path_ids_routes_go_to_the_kernel_and_nothing_breaks(
     steps: list[tuple[object, ...]], ids: int
@@ -347,6 +350,6 @@ class rib_only:  # noqa: N801 (reads as a preposition)
         for route, path in distinct(more):
             self.rib.dumped(route, path)
         self.rib.dump_end(family)
-        assert sum(1 for entry in self.rib.walk() if entry.route.prefix.family == family) == len(
-            distinct(more)
-        )
+        there = sum(1 for entry in self.rib.walk() if entry.route.prefix.family == family)
+        assert there >= len(distinct(more))
+        assert there == len(distinct(more)) or family == FAMILY_IP6, "what may be hidden from dumps is kept"

@@ -107,20 +107,54 @@ def test_ip4_replacing_a_route_by_one_that_is_there_changes_nothing(rib: Rib) ->
     assert seen(rib, "10.0.0.1") == Path(FAMILY_IP4, nhid=2)
 
 
-def test_a_shorter_local_prefix_hides_main_until_it_goes(rib: Rib) -> None:
+def test_main_below_a_shorter_local_prefix_is_the_kernels_in_ip4_until_that_goes(rib: Rib) -> None:
+    """Whether the kernel's two tables are one trie still, nobody tells."""
     rib.add(route("10.1.1.0/24"), via("192.0.2.1"))
     rib.add(route("10.0.0.0/8", table=255), of_type(RouteType.LOCAL))
-    assert seen(rib, "10.1.1.1") == LOCAL
-    rib.add(route("10.1.2.0/24"), via("192.0.2.1"))
-    assert seen(rib, "10.1.2.1") == LOCAL
+    assert seen(rib, "10.1.1.1") == KERNEL
+    rib.add(route("10.1.2.0/24"), of_type(RouteType.THROW))
+    assert seen(rib, "10.1.2.1") == KERNEL
+    assert seen(rib, "10.1.3.1") == LOCAL
     rib.remove(route("10.0.0.0/8", table=255))
-    assert seen(rib, "10.1.1.1") == seen(rib, "10.1.2.1") == via("192.0.2.1")
+    assert seen(rib, "10.1.1.1") == via("192.0.2.1")
+    assert seen(rib, "10.1.2.1") == NO_ROUTE
 
 
-def test_a_local_prefix_that_comes_and_goes_with_dumps_hides_main(rib: Rib) -> None:
+def test_main_below_a_shorter_local_prefix_is_hidden_in_ip6_until_that_goes(rib: Rib) -> None:
+    rib.add(route("2001:db8:1:1::/64"), via6("fe80::1"))
+    rib.add(route("2001:db8:1::/48", table=255), of_type(RouteType.LOCAL, FAMILY_IP6))
+    assert seen(rib, "2001:db8:1:1::1") == LOCAL
+    rib.add(route("2001:db8:1:2::/64"), via6("fe80::1"))
+    assert seen(rib, "2001:db8:1:2::1") == LOCAL
+    rib.remove(route("2001:db8:1::/48", table=255))
+    assert seen(rib, "2001:db8:1:1::1") == seen(rib, "2001:db8:1:2::1") == via6("fe80::1")
+
+
+def test_local_and_main_of_the_same_prefix_are_local(rib: Rib) -> None:
+    rib.add(route("10.0.0.0/8"), via("192.0.2.1"))
+    rib.add(route("10.0.0.0/8", table=255), of_type(RouteType.LOCAL))
+    assert seen(rib, "10.1.1.1") == LOCAL
+
+
+@pytest.mark.parametrize("local", [of_type(RouteType.LOCAL), on_link()])
+def test_neighbours_below_a_shorter_local_prefix_are_the_kernels(rib: Rib, local: Path) -> None:
+    rib.add(route("10.1.0.0/16"), on_link())
+    rib.neighbour_add(ip("10.1.0.5"), 2)
+    rib.neighbour_add(ip("10.2.0.5"), 2)
+    assert seen(rib, "10.1.0.5") == via("10.1.0.5")
+    rib.add(route("10.0.0.0/8", table=255), local)
+    rib.check()
+    assert seen(rib, "10.1.0.5") == KERNEL
+    assert seen(rib, "10.2.0.5") == (LOCAL if local.type == RouteType.LOCAL else via("10.2.0.5"))
+    rib.remove(route("10.0.0.0/8", table=255))
+    assert seen(rib, "10.1.0.5") == via("10.1.0.5")
+    assert seen(rib, "10.2.0.5") == NO_ROUTE
+
+
+def test_a_local_prefix_that_comes_and_goes_with_dumps_takes_main_along(rib: Rib) -> None:
     told = [(route("10.1.1.0/24"), via("192.0.2.1")), (route("10.0.0.0/8"), via("192.0.2.9"))]
     local = (route("10.0.0.0/8", table=255), of_type(RouteType.LOCAL))
-    for dump, expected in ((told, via("192.0.2.1")), ([local, *told], LOCAL), (told, via("192.0.2.1"))):
+    for dump, expected in ((told, via("192.0.2.1")), ([local, *told], KERNEL), (told, via("192.0.2.1"))):
         rib.dump_begin(FAMILY_IP4)
         for what in dump:
             rib.dumped(*what)
@@ -326,6 +360,55 @@ def test_a_dump_of_one_family_leaves_the_other_alone(rib: Rib) -> None:
     rib.add(route("2001:db8::/32"), via6("fe80::1"))
     assert dump(rib) == 0
     assert seen(rib, "2001:db8::1") == via6("fe80::1")
+
+
+def dump6(rib: Rib, *told: tuple[Route, Path]) -> int:
+    rib.dump_begin(FAMILY_IP6)
+    for what in told:
+        rib.dumped(*what)
+    return rib.dump_end(FAMILY_IP6)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        on_link(2, FAMILY_IP6),
+        of_type(RouteType.BLACKHOLE, FAMILY_IP6),
+        Path(FAMILY_IP6, (NextHop(2, ip("fe80::9")),), nhid=7),
+    ],
+)
+def test_what_siblings_may_hide_from_a_dump_is_kept_until_it_is_deleted(rib: Rib, hidden: Path) -> None:
+    where = route("2001:db8::/32", metric=1024)
+    siblings = via6("fe80::1", "fe80::2")
+    rib.add(where, siblings)
+    rib.add(where, hidden)
+    for _ in range(2):
+        assert dump6(rib, (where, siblings)) == 0
+        assert seen(rib, "2001:db8::1") == KERNEL
+        rib.check()
+    rib.remove(where, hidden)
+    assert seen(rib, "2001:db8::1") == siblings
+    rib.add(where, hidden)
+    assert dump6(rib, (where, via6("fe80::1"))) == 3, "one leg hides nothing"
+    assert seen(rib, "2001:db8::1") == via6("fe80::1")
+
+
+def test_siblings_hide_nothing_of_other_metrics_and_tables_nor_siblings(rib: Rib) -> None:
+    where, siblings = route("2001:db8::/32", metric=7), via6("fe80::1", "fe80::2")
+    rib.add(where, via6("fe80::1", "fe80::3"))
+    rib.add(route("2001:db8::/32", metric=6), on_link(2, FAMILY_IP6))
+    rib.add(route("2001:db8::/32", metric=7, table=100), on_link(2, FAMILY_IP6))
+    assert dump6(rib, (where, siblings)) == 4
+    assert seen(rib, "2001:db8::1") == siblings
+    assert rib.stats().routes6 == 1
+
+
+def test_ip4_dumps_hide_nothing(rib: Rib) -> None:
+    where, several = route("10.0.0.0/8"), via("192.0.2.1", "192.0.2.2")
+    rib.add(where, several)
+    rib.add(where, on_link(), How.APPEND)
+    assert dump(rib, (where, several)) == 1
+    assert seen(rib, "10.0.0.1") == several
 
 
 # ---- paths ----

@@ -103,10 +103,10 @@ def test_asking_again_gives_the_same_fib_and_what_suppresses_is_another(rib: Rib
     assert rib.stats().fibs == 4
 
 
-def test_main_alone_does_not_hide_behind_local(rib: Rib) -> None:
+def test_main_alone_does_not_know_of_local(rib: Rib) -> None:
     rib.add(route("10.0.0.0/8", 255), of_type(RouteType.LOCAL))
     rib.add(route("10.1.0.0/16", 254), via("192.0.2.1"))
-    assert rib.main.lookup("10.1.0.1") == LOCAL
+    assert rib.main.lookup("10.1.0.1") == KERNEL
     assert seen(rib, rib.fib(254), "10.1.0.1") == via("192.0.2.1")
     assert rib.fib(255).lookup("10.1.0.1") == LOCAL
 

@@ -31,6 +31,7 @@ LOOPBACK4 = IPv4Network("127.0.0.0/8")
 LOCAL_MULTICAST4 = IPv4Network("224.0.0.0/24")
 MULTICAST4 = IPv4Network("224.0.0.0/4")
 LIMITED = IPv4Address("255.255.255.255")
+ISIS_GROUPS = {"09:00:2b:00:00:04", "09:00:2b:00:00:05"}
 NOBODY4 = IPv4Address("0.0.0.0")
 LINK_LOCAL6 = IPv6Network("fe80::/10")
 MULTICAST6 = IPv6Network("ff00::/8")
@@ -86,7 +87,7 @@ def ethernet(packet: bytes, port: int, context: Context) -> tuple[int, Frame]:
     if context.flags & PORT_KERNEL_ALL:
         raise Ended("kernel_interface")
     dst, rest = packet[:6], packet[12:]
-    if dst[:3] == bytes.fromhex("0180c2"):
+    if dst[:3] == bytes.fromhex("0180c2") or dst.hex(":") in ISIS_GROUPS:
         raise Ended("link_local_frame")
     rest = untag(rest, context)
     group = bool(dst[0] & 1)

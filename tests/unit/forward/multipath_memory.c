@@ -73,7 +73,8 @@ static void *reader(void *number)
 
 			packet[19] = (uint8_t)i;
 			if (adjacency_action(word) == ADJ_ACTION_GROUP) {
-				multipath_choose(&multipath, table, &p, &word);
+				if (multipath_choose(&multipath, table, &p, &word) != 1500)
+					abort();
 				++*chosen;
 			}
 			/* What is in the place of a group that went is as good as it. */

@@ -46,6 +46,8 @@ HOST, FAR = "192.0.2.77", "10.0.0.1"
 HOST6, FAR6 = "2001:db8:a::77", "2001:db8:9::1"
 US = MAC[0]
 OSPF_MAC, SOLICITED_MAC = bytes.fromhex("01005e000005"), bytes.fromhex("3333ff000001")
+ALL_END_SYSTEMS, ALL_INTERMEDIATE, BESIDE_ISIS = (bytes.fromhex(f"09002b0000{n:02}") for n in (4, 5, 6))
+ISIS = b"\xfe\xfe\3\x83" + bytes(56)
 SENT = ""
 
 
@@ -84,6 +86,9 @@ ETHERNET = [
     Case("port in a bridge, other MAC", v4(b"", SENDER), "kernel_interface", flags(on=PORT_KERNEL_ALL)),
     Case("LLDP [50]", eth(bytes.fromhex("0180c200000e"), SENDER, 0x88CC, bytes(50)), "link_local_frame"),
     Case("STP in LLC [50]", eth(bytes.fromhex("0180c2000000"), SENDER, 38, bytes(50)), "link_local_frame"),
+    Case("IS-IS, all end systems", eth(ALL_END_SYSTEMS, SENDER, 60, ISIS), "link_local_frame"),
+    Case("IS-IS on a point-to-point circuit", eth(ALL_INTERMEDIATE, SENDER, 60, ISIS), "link_local_frame"),
+    Case("group address beside those of IS-IS", eth(BESIDE_ISIS, SENDER, 60, ISIS), "non_ip"),
     Case("LLC/SNAP with IPv4 [51]", eth(US, SENDER, 60, b"\xaa\xaa\3\0\0\0\x08\0" + bytes(50)), "non_ip"),
     Case("MPLS [50]", eth(US, SENDER, 0x8847, bytes(50)), "non_ip"),
     Case("PPPoE [50]", eth(US, SENDER, 0x8864, bytes(50)), "non_ip"),

@@ -146,6 +146,7 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
         pytest.param(0, ip4(A4, B4, icmp(3, INNER4), proto=1), INNER, id="an ICMP error follows its flow"),
         pytest.param(0, ip4(A4, B4, icmp(5, INNER4), proto=1), INNER, id="so does a redirect"),
         pytest.param(0, ip4(A4, B4, icmp(3, INNER4[:19]), proto=1), OUTER, id="too little of it"),
+        pytest.param(0, ip4(A4, B4, icmp(3, INNER4[:20]), proto=1), INNER, id="just its header"),
         pytest.param(
             0, ip4(A4, B4, icmp(3, INNER4), proto=1, fragment=0x2000), INNER, id="a first fragment of one"
         ),
@@ -157,6 +158,13 @@ IN_6 = Key(packed6(C6), packed6(D6), label=0xABCDE, protocol=17, version=6)
             id="IPv6: label and next header",
         ),
         pytest.param(0, ip6(A6, B6, icmp(1, INNER6), nxt=58, flow=5), IN_6, id="an ICMPv6 error"),
+        pytest.param(0, ip6(A6, B6, icmp(1, INNER6[:40]), nxt=58), IN_6, id="of a packet, just its header"),
+        pytest.param(
+            0,
+            ip6(A6, B6, icmp(1, INNER6[:39]), nxt=58),
+            OUTER6._replace(protocol=58),
+            id="too little of a packet",
+        ),
         pytest.param(
             0,
             ip6(A6, B6, icmp(128, INNER6), nxt=58),

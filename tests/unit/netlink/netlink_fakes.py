@@ -192,9 +192,12 @@ class FakeRib:
     settled: int = 0
     fibs: dict[tuple[int, int], str] = field(default_factory=dict)
     most_fibs: int = 255
+    memory: bool = True
     main: str = "local, main"
 
     def fib(self, table: int, shortest: int = 0) -> str:
+        if not self.memory:
+            raise MemoryError
         if (table, shortest) not in self.fibs and len(self.fibs) >= self.most_fibs:
             raise OSError(errno.ENOSPC, "no room for a table")
         return self.fibs.setdefault((table, shortest), f"table {table} from /{shortest}")
@@ -271,6 +274,7 @@ class FakeAdjacencies:
     entries: dict[int, tuple[int, int, bytes, int]] = field(default_factory=dict)
     groups: dict[int, tuple[tuple[GroupLeg, ...], tuple[int, ...] | None]] = field(default_factory=dict)
     used: dict[int, set[int]] = field(default_factory=dict)  # buckets by adjacency
+    refusals: int = 0  # times that there will be no memory for a group
     writes: int = 0
 
     def set(
@@ -281,6 +285,9 @@ class FakeAdjacencies:
         self.writes += 1
 
     def set_group(self, index: int, legs: Sequence[GroupLeg], buckets: Sequence[int] | None = None) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise MemoryError
         self.groups[index] = (tuple(legs), None if buckets is None else tuple(buckets))
         self.entries.pop(index, None)
         self.writes += 1

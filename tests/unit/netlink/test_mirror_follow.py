@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from netlink_fakes import (
     u32,
 )
 
-from ixroute.netlink import links
+from ixroute.netlink import links, views
 from ixroute.netlink.contract import Port, PortState, Step
 from ixroute.netlink.follow import Follower
 from ixroute.netlink.paths import Known, PathIndex
@@ -94,7 +95,11 @@ class World:
         follower = self.follower
         self.programs.announce(follower.tables, follower.rules)
         self.announcer.announce(
-            follower.tables, follower.addresses, follower.interfaces, follower.rules.custom_ip4
+            follower.tables,
+            follower.addresses,
+            follower.interfaces,
+            follower.rules.custom_ip4,
+            self.programs.untaken,
         )
         return self.sink
 
@@ -471,6 +476,109 @@ def test_a_view_that_was_not_taken_is_told_again(world: World) -> None:
     world.sink.takes_views = True
     assert world.announce().views.keys() == {(3, 4), (4, 4)}
     assert not world.programs.retry
+
+
+def test_an_interface_without_its_view_gives_all_packets_to_the_kernel(world: World) -> None:
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    assert not world.announce().ports[3].kernel_all
+    world.follower.replace_rules(4, [*DEFAULT_RULES, rule_message(100, 77)])
+    world.sink.takes_views = False
+    assert world.announce().ports[3].kernel_all
+    world.sink.takes_views = True
+    assert not world.announce().ports[3].kernel_all
+
+
+def test_a_table_for_which_there_was_no_memory_gets_its_fib_when_there_is(world: World) -> None:
+    world.follower.replace_rules(4, [*DEFAULT_RULES, rule_message(100, 77)])
+    world.rib.memory = False
+    assert ACTIONS.policy_rule in {step.verdict for step in world.announce().views[3, 4][0]}
+    assert world.programs.retry
+    world.rib.memory = True
+    assert "table 77 from /0" in {step.fib for step in world.announce().views[3, 4][0]}
+    assert not world.programs.retry
+
+
+def test_tables_that_people_only_asked_for_leave_room_for_those_of_rules(world: World) -> None:
+    fibs = [world.programs.table(number).steps[0].fib for number in range(1000, 1300)]
+    assert fibs[0] == "table 1000 from /0"
+    assert fibs[-1] is None, "every question made a FIB that stays"
+    world.follower.replace_rules(4, [*DEFAULT_RULES, rule_message(100, 77)])
+    assert "table 77 from /0" in {step.fib for step in world.announce().views[3, 4][0]}
+    assert world.programs.table(77).steps[0].fib == "table 77 from /0"
+    assert world.programs.table(1000).steps[0].fib == "table 1000 from /0"
+
+
+@pytest.mark.parametrize(
+    "call", ["set_port", "set_vlans", "set_local4", "set_multipath", "on_tap", "on_link"]
+)
+def test_what_the_router_could_not_take_is_told_again(
+    world: World, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(callback: Callable[..., object], *arguments: object) -> object:
+        try:
+            return callback(*arguments)
+        except MemoryError:
+            return None
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    world.announcer = Announcer([Port(3, "lan"), Port(4, "wan")], ["eth0"], world.sink, tell)
+    with monkeypatch.context() as context:
+        context.setattr(world.sink, call, refuse)
+        world.announce()
+    assert world.announcer.retry
+    told: list[object] = []
+    taken = getattr(world.sink, call)
+    monkeypatch.setattr(world.sink, call, lambda *what: (told.append(what), taken(*what)))
+    world.announce()
+    assert told
+    assert not world.announcer.retry
+    told.clear()
+    world.announce()
+    assert not told, "taken, and told again"
+
+
+def test_a_link_that_goes_down_touches_all_that_is_stacked_on_it(world: World) -> None:
+    for index, parent, vid in ((20, LAN, 5), (21, 20, 6)):
+        vlan = (vid, 0x8100)
+        world.follower.event(link_message(index, f"v{index}", parent=parent, link_kind="vlan", vlan=vlan))
+    world.follower.event(neighbour_message(21, "10.5.0.1"))
+    world.path(30, FakePath(legs=(Leg(21, ip("10.5.0.1")),)))
+    assert world.resolve(30).action == ACTIONS.forward
+    world.quiet()
+    world.follower.event(link_message(LAN, "lan", up=False))
+    assert 30 in world.paths.take(1 << 30)
+    assert world.resolve(30).action == ACTIONS.external_route
+
+
+def test_thousands_of_rules_for_the_kernel_are_not_thousands_of_lines_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_mark = [
+        rule_message(number, 77, extra=attribute(10, struct.pack("=I", 5))) for number in range(1, 1001)
+    ]
+    world.follower.replace_rules(4, [*DEFAULT_RULES, *by_mark])
+    world.announce()
+    assert len(world.programs.punting) == 1000
+    assert 1 < len(caplog.records) < 50
+    assert "and 980 more" in caplog.messages[-1]
+
+
+def test_rules_are_not_judged_again_for_a_link_that_changes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.follower.replace_rules(4, [*DEFAULT_RULES, rule_message(100, 77)])
+    world.announce()
+    judged: list[object] = []
+    judge = views.judge
+    monkeypatch.setattr(views, "judge", lambda *what: (judged.append(what), judge(*what))[1])
+    world.follower.event(link_message(LAN, "lan", mtu=1400))
+    assert world.announce().ports[3].mtu == 1400
+    assert not judged
+    world.follower.replace_rules(4, DEFAULT_RULES)
+    world.announce()
+    assert judged
 
 
 def test_a_rule_that_only_the_kernel_can_follow_is_warned_of_once(

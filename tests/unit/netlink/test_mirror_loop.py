@@ -31,7 +31,7 @@ from netlink_fakes import (
 )
 
 from ixroute.fib.adjacency import GroupLeg
-from ixroute.netlink import messages, sockets
+from ixroute.netlink import messages, mirror, sockets
 from ixroute.netlink.contract import Port
 from ixroute.netlink.mirror import Mirror
 from ixroute.netlink.sockets import Message
@@ -369,6 +369,72 @@ def test_gateways_of_all_legs_are_asked_for(stage: Stage) -> None:
     stage.start()
     sent = lambda: b"".join(data for sock in stage.requests for data in sock.sent)  # noqa: E731
     stage.until(lambda: ip(GATEWAY) in sent() and ip(SECOND) in sent(), "not asked for")
+
+
+def test_a_group_without_memory_is_the_kernels_until_there_is_some(stage: Stage) -> None:
+    stage.answers[messages.RTM_GETNEIGH] += [neighbour_message(LAN, "10.0.0.2", OTHER_MAC)]
+    legs = (Leg(LAN, ip(GATEWAY)), Leg(LAN, ip("10.0.0.2")))
+    for path_id in (8, 9, 10):
+        stage.rib.put(path_id, FakePath(legs=legs))
+    stage.start()
+    stage.until(lambda: len(stage.table.groups) == 3, "no groups")
+    third = OTHER_MAC[:5] + b"\x77"
+    stage.table.refusals = 2
+    with stage.mirror.locked():
+        stage.neighbours.put(neighbour_message(LAN, "10.0.0.2", third).data)
+    stage.until(lambda: len(stage.table.groups) < 3 and not stage.mirror.paths.dirty, "no group was refused")
+    stage.until(
+        lambda: (
+            len(stage.table.groups) == 3
+            and all(legs[1].mac == third for legs, _ in stage.table.groups.values())
+        ),
+        "a group kept its old neighbour, or was forgotten",
+    )
+    assert stage.mirror.status()["errors"] == 2
+
+
+def test_a_refused_group_is_not_left_as_it_was(stage: Stage) -> None:
+    stage.answers[messages.RTM_GETNEIGH] += [neighbour_message(LAN, "10.0.0.2", OTHER_MAC)]
+    stage.rib.put(8, FakePath(legs=(Leg(LAN, ip(GATEWAY)), Leg(LAN, ip("10.0.0.2")))))
+    stage.start()
+    stage.table.refusals = 1 << 30
+    stage.neighbours.put(neighbour_message(LAN, "10.0.0.2", MAC).data)
+    stage.until(lambda: 8 in stage.table.entries, "packets still go to a neighbour that moved")
+    assert stage.table.entries[8][0] == ACTIONS.external_route
+    stage.table.refusals = 0
+    stage.until(lambda: 8 in stage.table.groups, "never tried again")
+
+
+def test_what_stumbled_while_it_was_told_is_told_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.start()
+    stage.until(lambda: stage.sink.links, "nothing told")
+    announce, calls = stage.mirror.programs.announce, []
+
+    def stumble(*what: object) -> None:
+        calls.append(what)
+        if len(calls) == 1:
+            raise MemoryError
+        announce(*what)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.mirror.programs, "announce", stumble)
+    stage.state.put(link_message(LAN, "lan", mtu=1400).data)
+    stage.until(lambda: stage.sink.ports[3].mtu == 1400, "it was forgotten")
+    assert stage.mirror.status()["errors"] == 1
+
+
+def test_a_pass_ends_however_long_paths_take(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path_id in range(8, 8 + 4 * mirror.PATHS_AT_ONCE):
+        stage.rib.put(path_id, FakePath(legs=(Leg(LAN, ip(GATEWAY)),)))
+    stage.start()
+    monkeypatch.setattr(mirror, "PATHS_S", 0.0)
+    with stage.mirror.locked():
+        passes = stage.mirror.passes
+        stage.mirror.paths.touch_all()
+        stage.mirror.update_paths()
+        assert stage.mirror.paths.dirty == 4 * mirror.PATHS_AT_ONCE, "time was up before the first"
+        monkeypatch.setattr(mirror, "PATHS_S", 0.25)
+    stage.until(lambda: not stage.mirror.paths.dirty, "paths were forgotten")
+    assert stage.mirror.passes > passes
 
 
 def test_buckets_in_use_stay_when_a_member_joins_a_resilient_group(stage: Stage) -> None:

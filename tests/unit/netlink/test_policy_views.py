@@ -409,6 +409,13 @@ def test_a_mask_that_portless_packets_match_is_the_kernels() -> None:
     assert judge(rule, LAN, NAMES).why == "mask of ports"
 
 
+def test_thousands_of_jumps_to_one_end_are_none() -> None:
+    """Each is a jump to the next step only when those behind it have gone: not to be found out one by one."""
+    jumps = [Rule(4, number, rules.GOTO, goto=20000, protocol=6) for number in range(1, 20000)]
+    end = Rule(4, 20000, rules.NOP)
+    assert compile_rules([LOCAL, *jumps, end, MAIN, DEFAULT], LAN, NAMES) == USUAL
+
+
 def test_a_jump_beyond_the_cut_leads_to_the_kernel() -> None:
     jump = Rule(4, 0, rules.GOTO, goto=40000, source=prefix("10.0.0.0/8"))
     steps = compile_rules([jump, LOCAL, DEFAULT, MAIN, Rule(4, 40000, table=100)], LAN, NAMES, max_steps=3)

@@ -92,6 +92,10 @@ def use_neigh(tables: Tables) -> None:
     tables.multipath = MultipathSysctls(use_neigh=True)
 
 
+def bared(ifindex: int) -> Change:
+    return lambda tables: tables.bared.add(ifindex)
+
+
 def group(**changes: object) -> Change:
     def change(tables: Tables) -> None:
         before = tables.nexthops.get(20)
@@ -137,6 +141,11 @@ CASES: list[tuple[str, FakePath, Change, Answer]] = [
         nothing,
         [(A, 1), (B, 2)],
     ),
+    ("a leg's interface lost its last IPv4 address", PATH4, bared(B), MULTIPATH),
+    ("the same by an IPv6 gateway", FakePath(legs=LEGS6), bared(B), MULTIPATH),
+    ("the same of an IPv6 route", PATH6, bared(B), EVERY_LEG),
+    ("the same of members of a group", BY_ID, bared(B), EVERY_LEG),
+    ("the same of a leg that is dead anyhow", PATH4, both(bared(B), link(B, flags=0)), WITHOUT_B),
     ("two by one port", FakePath(legs=(LEGS4[0], PathLeg(A, GW4[A]))), nothing, [(A, 1), (A, 1)]),
     # dead legs
     ("a leg whose interface is down", PATH4, link(B, flags=0), WITHOUT_B),
@@ -245,13 +254,32 @@ def resolved(path: FakePath, tables: Tables) -> Group:
     return answer
 
 
-def test_each_leg_has_its_own_mac_and_mtu() -> None:
+def test_each_leg_has_its_own_mac_and_all_have_one_mtu() -> None:
+    tables = ordinary()
+    for ifindex in (A, B, C):
+        link(ifindex, mtu=1400)(tables)
+    assert resolved(PATH4, tables).legs == (leg(A, 1, 1400), leg(B, 2, 1400), leg(C, 3, 1400))
+    assert [leg.mtu for leg in resolved(replace(PATH4, mtu=1300), tables).legs] == [1300] * 3
+
+
+def test_legs_of_different_mtus_are_the_kernels_to_choose_from() -> None:
+    """It would send what is too big for the one by the other."""
     tables = ordinary()
     link(B, mtu=1400)(tables)
-    assert resolved(PATH4, tables).legs == (leg(A, 1), leg(B, 2, 1400), leg(C, 3))
-    assert [leg.mtu for leg in resolved(replace(PATH4, mtu=1450), tables).legs] == [1450, 1400, 1450]
+    for path, mtu, answer in (
+        (PATH4, 0, Adjacency(ACTIONS.multipath_route)),
+        (PATH4, 1450, Adjacency(ACTIONS.multipath_route)),
+        (PATH4, 1400, None),
+        (PATH6, 0, Adjacency(ACTIONS.multipath_route)),
+        (PATH6, 1400, None),
+    ):
+        one = replace(path, mtu=mtu)
+        found = resolve(one, flatten(one, tables.nexthops, ACTIONS), tables, ACTIONS)
+        assert found == answer or (answer is None and isinstance(found, Group)), (path, mtu)
     sysctl(C, mtu6=1300)(tables)
-    assert [leg.mtu for leg in resolved(PATH6, tables).legs] == [1500, 1400, 1300]
+    one = replace(PATH6, mtu=1400)
+    found = resolve(one, flatten(one, tables.nexthops, ACTIONS), tables, ACTIONS)
+    assert found == Adjacency(ACTIONS.multipath_route)
 
 
 def test_an_unresolved_leg_gives_its_share_and_no_more_to_the_kernel() -> None:
