@@ -9,11 +9,21 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ixroute.demo.netns import Namespace
-from ixroute.demo.topology import Lab
-from lab.frames import ROUTER_DMZ, ROUTER_LAN, ROUTER_SYSCTLS, ROUTER_TABLES, ROUTER_WAN, Case
+from ixroute.demo.topology import AF_XDP, Lab
+from lab.frames import (
+    DMZ_MTU,
+    LAN_MTU,
+    ROUTER_DMZ,
+    ROUTER_LAN,
+    ROUTER_SYSCTLS,
+    ROUTER_TABLES,
+    ROUTER_WAN,
+    WAN_MTU,
+    Case,
+)
 from lab.packets import ETH_IP4, ETH_IP6, ETH_VLAN, HOP_BY_HOP, UDP, ethernet, extension, ip4, ip6, udp
 
 ETH_P_ALL = 3
@@ -258,3 +268,14 @@ def told(heard: Mapping[str, Iterable[bytes]]) -> str:
         "\n".join(f"  {port}: {frame.hex()}" for port, frames in heard.items() for frame in frames)
         or "  nothing"
     )
+
+
+def stages(kernel: bool, label: str, ports: str = AF_XDP) -> Iterator[Stage]:
+    """One, for a fixture; nothing is set on it yet."""
+    mtu = (LAN_MTU, WAN_MTU, DMZ_MTU)
+    with Lab(3, kernel=kernel, ports=ports, mtu=mtu, mute=True, label=label) as lab:
+        stage = Stage(lab)
+        try:
+            yield stage
+        finally:
+            stage.close()

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from ixroute.demo.daemon import Daemon
-from ixroute.demo.topology import AF_XDP, CARDS, Lab
-from lab.frames import DMZ_MTU, LAN_MTU, WAN_MTU
+from ixroute.demo.topology import CARDS
 from lab.routers import Router, check_cards, start_router
 from lab.support import port_arguments
-from lab.wires import Stage
+from lab.wires import Stage, stages
 
 
 @pytest.fixture
@@ -46,20 +45,10 @@ def router(make_router: Callable[..., Router]) -> Router:
     return make_router()
 
 
-def _stage(kernel: bool, label: str, ports: str = AF_XDP) -> Iterator[Stage]:
-    mtu = (LAN_MTU, WAN_MTU, DMZ_MTU)
-    with Lab(3, kernel=kernel, ports=ports, mtu=mtu, mute=True, label=label) as lab:
-        stage = Stage(lab)
-        try:
-            yield stage
-        finally:
-            stage.close()
-
-
 @pytest.fixture(scope="module")
 def linux() -> Iterator[Stage]:
     """Linux as the router on which frames are played: the reference."""
-    for stage in _stage(True, "linux"):
+    for stage in stages(True, "linux"):
         stage.furnish()
         stage.settle()
         yield stage
@@ -68,7 +57,7 @@ def linux() -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def other_linux() -> Iterator[Stage]:
     """Another one, to show that two of a kind do not differ."""
-    for stage in _stage(True, "other"):
+    for stage in stages(True, "other"):
         stage.furnish()
         stage.settle()
         yield stage
@@ -77,7 +66,7 @@ def other_linux() -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def ours() -> Iterator[tuple[Stage, Daemon]]:
     """ixroute as the router on which frames are played."""
-    for stage in _stage(False, "ours"):
+    for stage in stages(False, "ours"):
         with Daemon(stage.lab.router, port_arguments(stage.lab)) as daemon:
             daemon.start()
             stage.furnish()
@@ -88,7 +77,7 @@ def ours() -> Iterator[tuple[Stage, Daemon]]:
 @pytest.fixture(scope="module")
 def on_cards() -> Iterator[tuple[Stage, Daemon]]:
     """The same on emulated 82599s. None of them may have been led beyond its memory at the end."""
-    for stage in _stage(False, "cards", CARDS):
+    for stage in stages(False, "cards", CARDS):
         with Daemon(stage.lab.router, port_arguments(stage.lab)) as daemon:
             daemon.start()
             stage.furnish()

@@ -18,16 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ixroute.demo.daemon import Daemon
-from ixroute.demo.topology import AF_XDP, CARDS, Lab
+from ixroute.demo.topology import CARDS
 from ixroute.forward.policers import DEFAULT_POLICERS
 from lab.differential import Pair, Player, set_everywhere
-from lab.frames import DMZ_MTU, LAN_MTU, WAN_MTU
 from lab.generated import HOST_MACS, PORTS, ROUTER_MACS, Generator, Recipe
 from lab.generated_places import Senders
 from lab.packets import ETH_IP6, ICMP6, ethernet, icmp6, ip6, udp
 from lab.routers import check_cards
 from lab.support import port_arguments, verdicts
-from lab.wires import Stage
+from lab.wires import Stage, stages
 
 pytestmark = pytest.mark.netns
 
@@ -103,16 +102,6 @@ WORLDS = [
 ]
 
 
-def _stage(kernel: bool, label: str, ports: str = AF_XDP) -> Iterator[Stage]:
-    mtu = (LAN_MTU, WAN_MTU, DMZ_MTU)
-    with Lab(3, kernel=kernel, ports=ports, mtu=mtu, mute=True, label=label) as lab:
-        stage = Stage(lab)
-        try:
-            yield stage
-        finally:
-            stage.close()
-
-
 def furnished(stage: Stage, *, padded: bool = False) -> Player:
     player = Player(stage, padded=padded)
     stage.furnish()
@@ -132,13 +121,13 @@ def open_policers(stage: Stage) -> list[str]:
 
 @pytest.fixture(scope="module")
 def linux() -> Iterator[Player]:
-    for stage in _stage(True, "genlinux"):
+    for stage in stages(True, "genlinux"):
         yield furnished(stage)
 
 
 @pytest.fixture(scope="module")
 def ours() -> Iterator[tuple[Player, Daemon]]:
-    for stage in _stage(False, "genours"):
+    for stage in stages(False, "genours"):
         with Daemon(stage.lab.router, [*port_arguments(stage.lab), *open_policers(stage)]) as daemon:
             daemon.start()
             yield furnished(stage), daemon
@@ -146,7 +135,7 @@ def ours() -> Iterator[tuple[Player, Daemon]]:
 
 @pytest.fixture(scope="module")
 def on_cards() -> Iterator[Player]:
-    for stage in _stage(False, "gencards", CARDS):
+    for stage in stages(False, "gencards", CARDS):
         with Daemon(stage.lab.router, [*port_arguments(stage.lab), *open_policers(stage)]) as daemon:
             daemon.start()
             yield furnished(stage, padded=True)
@@ -156,7 +145,7 @@ def on_cards() -> Iterator[Player]:
 
 @pytest.fixture(scope="module")
 def other_linux() -> Iterator[Player]:
-    for stage in _stage(True, "genother"):
+    for stage in stages(True, "genother"):
         yield furnished(stage)
 
 
