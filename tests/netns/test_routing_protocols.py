@@ -244,9 +244,7 @@ def made_network() -> Iterator[Network]:
         lab = router.lab
         for port, prefixes in ISIS_OWN.items():
             for prefix in (*prefixes, *ISIS_SHARED):
-                lab.hosts[PEERS[port]].ip(
-                    f"addr add {an_address(prefix)}/{prefix.partition('/')[2]} dev lo"
-                )
+                lab.hosts[PEERS[port]].ip(f"addr add {an_address(prefix)}/{prefix.partition('/')[2]} dev lo")
         circuits = circuit("wan", False) + circuit("dmz", True)
         frr = Frr(lab.router, {"bfdd": BFD, "bgpd": router_bgp(), "isisd": circuits + isis(1)})
         peers = {}
@@ -345,9 +343,7 @@ def test_routes_of_a_killed_isisd_go_with_its_hellos_and_come_back(converged: Ne
     for port, other in (("wan", "dmz"), ("dmz", "wan")):
         daemons = converged.peers[port]
         daemons.daemons["isisd"].end(signal.SIGKILL)
-        wait_until(
-            lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, lambda: converged.tell()
-        )
+        wait_until(lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, lambda: converged.tell())
         wait_until(lambda o=other: converged.legs_of_kernel(ISIS_SHARED[0]) == {o}, 5, converged.tell)
         converged.check_equal()
         daemons.start_one("isisd")
@@ -392,7 +388,9 @@ def test_bfd_takes_a_silently_cut_peer_out_of_the_groups_long_before_bgp_would(c
             converged.check_equal()
             for prefix in BGP:
                 assert len(converged.play(prefix)) == N_FLOWS
-        wait_until(lambda: all(converged.legs(prefix).keys() == up.keys() for prefix in BGP), 20, converged.tell)
+        wait_until(
+            lambda: all(converged.legs(prefix).keys() == up.keys() for prefix in BGP), 20, converged.tell
+        )
     converged.converge()
 
 
