@@ -1,9 +1,10 @@
 """Routing daemons of the router are killed and come back while packets flow.
 
 The router between client and server runs FRR, or BIRD, with graceful restart (RFC 4724); so does the server, which
-announces. With IXROUTE_DAEMONS_FULL=1 Linux is played to first. While the daemons are dead no packet may be lost: their routes stay
-in the kernel. When they are back they take their routes for a moment from the kernel, with Linux as the router too (these
-versions of them do); so what is lost then is printed and not judged, and the tables must be right afterwards.
+announces. With IXROUTE_DAEMONS_FULL=1 Linux is played to first. While the daemons are dead no packet may be lost: their
+routes stay in the kernel. When they are back they take their routes for a moment from the kernel, with Linux as the
+router too (these versions of them do); so what is lost then is printed and not judged, and the tables must be right
+afterwards.
 """
 
 from __future__ import annotations

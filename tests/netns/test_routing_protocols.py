@@ -13,6 +13,7 @@ BGP's hold time is a minute: what goes away earlier, BFD took away (3 times 300 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections import Counter
@@ -163,23 +164,20 @@ class Network:
     def legs_of_kernel(self, prefix: str) -> set[str]:
         family = "-6" if ":" in prefix else "-4"
         text = self.router.lab.router.ip(f"{family} route show {prefix}").split()
-        return {word for before, word in zip(text, text[1:], strict=False) if before == "dev"}
+        return {word for before, word in itertools.pairwise(text) if before == "dev"}
 
     def bfd(self) -> dict[str, str]:
         return {peer["peer"]: peer["status"] for peer in self.frr.show("bfd peers") or []}
 
     def equal(self) -> bool:
         """Where the kernel has legs, ixroute has the same, all of them resolved."""
-        for prefix in (*BGP, *ISIS):
-            if set(self.legs(prefix)) != self.legs_of_kernel(prefix):
-                return False
-        return True
+        return all(set(self.legs(prefix)) == self.legs_of_kernel(prefix) for prefix in (*BGP, *ISIS))
 
     def check_equal(self, seconds: float = 5) -> None:
         wait_until(self.equal, seconds, self.tell)
 
     def converged(self) -> bool:
-        wanted = {**dict.fromkeys(BGP, set(PEERS)), **dict.fromkeys(ISIS_SHARED, {"wan", "dmz"})}
+        wanted = {**{key: set(PEERS) for key in BGP}, **{key: {"wan", "dmz"} for key in ISIS_SHARED}}
         return (
             self.learned() >= {*BGP, *ISIS}
             and all(self.legs_of_kernel(prefix) == ports for prefix, ports in wanted.items())
@@ -343,7 +341,7 @@ def test_routes_of_a_killed_isisd_go_with_its_hellos_and_come_back(converged: Ne
     for port, other in (("wan", "dmz"), ("dmz", "wan")):
         daemons = converged.peers[port]
         daemons.daemons["isisd"].end(signal.SIGKILL)
-        wait_until(lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, lambda: converged.tell())
+        wait_until(lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, converged.tell)
         wait_until(lambda o=other: converged.legs_of_kernel(ISIS_SHARED[0]) == {o}, 5, converged.tell)
         converged.check_equal()
         daemons.start_one("isisd")
