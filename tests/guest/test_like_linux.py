@@ -23,14 +23,14 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]
 
 Boot = Callable[..., Result]
 MODULES = ["veth", "tun", "8021q", "vrf", "bridge", "macvlan", "bonding"]
-BY_CHANCE = os.environ.get("IXROUTE_GUEST_FRAMES", "600")
+BY_CHANCE = os.environ.get("IXROUTE_GUEST_FRAMES", "300")
 SEED = os.environ.get("IXROUTE_GUEST_SEED", "1")
 
 
 def test_vlan_sub_interfaces_and_vrfs_forward_as_those_of_linux(boot: Boot) -> None:
     """One boot for both: half of its time is the start of the two routers."""
     words = ["vlan", "vrf", f"chance={BY_CHANCE}", f"seed={SEED}"]
-    result = boot("like_linux.py", 400.0, modules=MODULES, arguments=words)
+    result = boot("like_linux.py", 600.0, modules=MODULES, arguments=words)
     assert int(result.values["frames_played"]) > 1500
     assert int(result.values["frames_forwarded"]) > 1000
     assert int(result.values["lookups"]) > 1000

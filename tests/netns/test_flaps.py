@@ -66,7 +66,10 @@ class Scene:
         """All addresses, routes and objects; twice, since the kernel takes its time over an IPv6 address."""
         for link in self.links:
             self.router.lab.hosts[link.host].ip("link set eth0 up")
-            self.router.lab.hosts[link.host].ip(f"-6 addr replace {link.host6}/64 dev eth0 nodad")
+            host = self.router.lab.hosts[link.host]
+            host.ip(f"-6 addr replace {link.host6}/64 dev eth0 nodad")
+            host.ip(f"route replace default via {link.router4}")
+            host.ip(f"-6 route replace default via {link.router6} dev eth0")
             self.ip(
                 f"link set {link.interface} up mtu {link.mtu}",
                 f"addr replace {link.router4}/24 dev {link.interface}",
@@ -146,7 +149,7 @@ class Scene:
 
     def resolve(self) -> None:
         """Every neighbour is known, on both sides."""
-        for link in self.links:
+        for link in self.router.lab.links:
             for address in (link.host4, link.host6):
                 wait_until(
                     lambda a=address: ping(self.router.lab.router, a, 1, patience=0.3).all_back, 10,
