@@ -13,7 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine, or a build with sanitizers, may stop any example for a while: that is no failure.
+hypothesis.settings.register_profile("ixroute", deadline=None)
+hypothesis.settings.load_profile("ixroute")
 
 TIERS = ("house", "unit", "model", "fuzz", "netns", "guest")
 

@@ -8,6 +8,7 @@ as a routing daemon would. IXROUTE_FLAPS: how many, in a row.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import time
@@ -123,11 +124,10 @@ class Scene:
 
     def legs_of_kernel(self, prefix: str) -> set[str]:
         """Interfaces that are not dead for it. A route by an object that lost members shows those that are left."""
-        words = [
-            line.split() for line in self.router.ip(f"{'-6' if ':' in prefix else '-4'} route show {prefix}").splitlines()
-            if "dead" not in line.split()
-        ]  # fmt: skip
-        return {after for line in words for before, after in zip(line, line[1:], strict=False) if before == "dev"}
+        family = "-6" if ":" in prefix else "-4"
+        lines = [line.split() for line in self.router.ip(f"{family} route show {prefix}").splitlines()]
+        words = [line for line in lines if "dead" not in line]
+        return {after for line in words for before, after in itertools.pairwise(line) if before == "dev"}
 
     def legs(self, address: str) -> set[str] | None:
         """None: the kernel chooses."""

@@ -253,11 +253,17 @@ def told_of(stage: Stage, version: int, host: int) -> Told:
         ethernet(ROUTER_LAN, CLIENT, kind, make(src, dst, udp(src, dst, b"round" + struct.pack("!I", n))))
         for n in range(count)
     ]
+    heard: list[bytes] = []
+
+    def over() -> bool:
+        heard.extend(wire.take())  # the socket does not hold seconds of it
+        return flood.sent >= count
+
     with Flood(wire, frames, 5000) as flood:
-        wait_until(lambda: flood.sent >= count, 60, "the flood is too slow")
+        wait_until(over, 60, "the flood is too slow")
     sent = flood.sent
     time.sleep(0.3)
-    heard = wire.take()
+    heard += wire.take()
     redirects = sum(icmp_of_router(frame) == redirect for frame in heard)
     arrived = [f for f in heard if b"round" in f and icmp_of_router(f) != redirect]
     return Told(sent - len(arrived), redirects)

@@ -13,6 +13,7 @@ BGP's hold time is a minute: what goes away earlier, BFD took away (3 times 300 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections import Counter
@@ -163,23 +164,20 @@ class Network:
     def legs_of_kernel(self, prefix: str) -> set[str]:
         family = "-6" if ":" in prefix else "-4"
         text = self.router.lab.router.ip(f"{family} route show {prefix}").split()
-        return {word for before, word in zip(text, text[1:], strict=False) if before == "dev"}
+        return {word for before, word in itertools.pairwise(text) if before == "dev"}
 
     def bfd(self) -> dict[str, str]:
         return {peer["peer"]: peer["status"] for peer in self.frr.show("bfd peers") or []}
 
     def equal(self) -> bool:
         """Where the kernel has legs, ixroute has the same, all of them resolved."""
-        for prefix in (*BGP, *ISIS):
-            if set(self.legs(prefix)) != self.legs_of_kernel(prefix):
-                return False
-        return True
+        return all(set(self.legs(prefix)) == self.legs_of_kernel(prefix) for prefix in (*BGP, *ISIS))
 
     def check_equal(self, seconds: float = 5) -> None:
         wait_until(self.equal, seconds, self.tell)
 
     def converged(self) -> bool:
-        wanted = {**dict.fromkeys(BGP, set(PEERS)), **dict.fromkeys(ISIS_SHARED, {"wan", "dmz"})}
+        wanted = {**{key: set(PEERS) for key in BGP}, **{key: {"wan", "dmz"} for key in ISIS_SHARED}}
         return (
             self.learned() >= {*BGP, *ISIS}
             and all(self.legs_of_kernel(prefix) == ports for prefix, ports in wanted.items())
@@ -244,9 +242,7 @@ def made_network() -> Iterator[Network]:
         lab = router.lab
         for port, prefixes in ISIS_OWN.items():
             for prefix in (*prefixes, *ISIS_SHARED):
-                lab.hosts[PEERS[port]].ip(
-                    f"addr add {an_address(prefix)}/{prefix.partition('/')[2]} dev lo"
-                )
+                lab.hosts[PEERS[port]].ip(f"addr add {an_address(prefix)}/{prefix.partition('/')[2]} dev lo")
         circuits = circuit("wan", False) + circuit("dmz", True)
         frr = Frr(lab.router, {"bfdd": BFD, "bgpd": router_bgp(), "isisd": circuits + isis(1)})
         peers = {}
@@ -345,9 +341,7 @@ def test_routes_of_a_killed_isisd_go_with_its_hellos_and_come_back(converged: Ne
     for port, other in (("wan", "dmz"), ("dmz", "wan")):
         daemons = converged.peers[port]
         daemons.daemons["isisd"].end(signal.SIGKILL)
-        wait_until(
-            lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, lambda: converged.tell()
-        )
+        wait_until(lambda p=port: not {*ISIS_OWN[p]} & converged.learned(), 12, converged.tell)
         wait_until(lambda o=other: converged.legs_of_kernel(ISIS_SHARED[0]) == {o}, 5, converged.tell)
         converged.check_equal()
         daemons.start_one("isisd")
@@ -392,7 +386,9 @@ def test_bfd_takes_a_silently_cut_peer_out_of_the_groups_long_before_bgp_would(c
             converged.check_equal()
             for prefix in BGP:
                 assert len(converged.play(prefix)) == N_FLOWS
-        wait_until(lambda: all(converged.legs(prefix).keys() == up.keys() for prefix in BGP), 20, converged.tell)
+        wait_until(
+            lambda: all(converged.legs(prefix).keys() == up.keys() for prefix in BGP), 20, converged.tell
+        )
     converged.converge()
 
 
