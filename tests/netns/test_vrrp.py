@@ -111,5 +111,7 @@ def test_the_master_forwards_what_comes_to_the_virtual_mac_and_the_backup_when_i
     before = ixroute.stats()
     assert ping(lan.user, SERVICE, 5).all_back
     after = ixroute.stats()
-    sent = [b["sent_packets"] - a["sent_packets"] for a, b in zip(before["ports"], after["ports"], strict=True)]
+    sent = [
+        b["sent_packets"] - a["sent_packets"] for a, b in zip(before["ports"], after["ports"], strict=True)
+    ]
     assert sum(sent) == 0, "the backup's packets went by the router"
