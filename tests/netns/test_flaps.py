@@ -128,8 +128,8 @@ class Scene:
     def legs_of_kernel(self, prefix: str) -> set[str]:
         """Interfaces that are not dead for it. A route by an object that lost members shows those that are left."""
         family = "-6" if ":" in prefix else "-4"
-        lines = [line.split() for line in self.router.ip(f"{family} route show {prefix}").splitlines()]
-        words = [line for line in lines if "dead" not in line]
+        shown = self.router.ip(f"{family} route show {prefix}").splitlines()
+        words = [line.split() for line in shown if "dead" not in line.split()]
         return {after for line in words for before, after in itertools.pairwise(line) if before == "dev"}
 
     def legs(self, address: str) -> set[str] | None:
