@@ -205,6 +205,21 @@ def test_a_dump_without_a_tables_routes_empties_its_fib(rib: Rib) -> None:
     assert rib.main.stats().prefixes4 == 50
 
 
+def test_a_dump_shows_a_changed_order_when_all_of_it_was_told(rib: Rib) -> None:
+    """Half told, a list is neither what was nor what is: packets stay where they were."""
+    where, first, second = route("10.0.0.0/8"), via("192.0.2.1"), via("192.0.2.2")
+    rib.add(where, first)
+    rib.add(where, second, How.APPEND)
+    fib = rib.fib(VRF)
+    rib.dump_begin(FAMILY_IP4)
+    rib.dumped(where, second)
+    assert shown(rib, fib.lookup("10.0.0.1")) == first
+    rib.dumped(where, first)
+    assert shown(rib, fib.lookup("10.0.0.1")) == second
+    assert rib.dump_end(FAMILY_IP4) > 0
+    assert shown(rib, fib.lookup("10.0.0.1")) == second
+
+
 def test_there_are_as_many_fibs_as_promised_and_then_an_error() -> None:
     with rib_bench() as rib:
         for i in range(MAX_FIBS - 1):

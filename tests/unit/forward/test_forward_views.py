@@ -376,6 +376,8 @@ def test_behind_ipv6_extension_headers_the_kernel_looks_if_it_matters(
     elsewhere = replace(dns, destination=prefix_of("2001:db8:ffff::", 48))
     without = ended(shared_rig, SlowView((SlowStep(elsewhere, table=3), MAIN)), frame)
     assert without == ("ipv6_hop_by_hop" if header == 0 else "")
+    for inverted in (Match(protocol=17, inverted=True), Match(destination_ports=(53, 53), inverted=True)):
+        assert ended(shared_rig, SlowView((SlowStep(inverted, table=3), MAIN)), frame) == "policy_rule"
 
 
 @pytest.mark.parametrize("next_header", [17, 6])
