@@ -146,8 +146,10 @@ static uint64_t next_due_ns(const struct pktgen *gen, uint64_t until_ns)
 void pktgen_run(struct pktgen *gen, uint64_t until_ns)
 {
 	struct lane *lane = &gen->lane;
-	uint64_t idle_since_ns = 0, now_ns = lane_now_ns();
+	uint64_t idle_since_ns = 0, now_ns;
 
+	lane_tidy(lane); /* the first packet may be back before the first pass is over: it needs a frame to come into */
+	now_ns = lane_now_ns();
 	if (gen->started_ns == 0)
 		gen->started_ns = now_ns;
 	do {

@@ -30,7 +30,7 @@ from lab.wires import Flood, Wire
 
 pytestmark = pytest.mark.netns
 
-FLAPS = int(os.environ.get("IXROUTE_FLAPS", "30"))
+FLAPS = int(os.environ.get("IXROUTE_FLAPS", "15"))
 SEED = int(os.environ.get("IXROUTE_FLAPS_SEED", "1"))
 AT_ONCE = 4
 """As many flaps without a look in between, now and then."""

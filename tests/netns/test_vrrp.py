@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,11 @@ def state(frr: Frr) -> str:
     )
 
 
+def forwarded(stats: dict[str, Any]) -> int:
+    """Packets that came in by one wire and left by another."""
+    return sum(int(port["sent_packets"] - port["injected_packets"]) for port in stats["ports"])
+
+
 def test_the_master_forwards_what_comes_to_the_virtual_mac_and_the_backup_when_it_is_gone(lan: Lan) -> None:
     def tell() -> str:
         return lan.ours.vtysh("show vrrp") + lan.theirs.vtysh("show vrrp")
@@ -111,7 +117,5 @@ def test_the_master_forwards_what_comes_to_the_virtual_mac_and_the_backup_when_i
     before = ixroute.stats()
     assert ping(lan.user, SERVICE, 5).all_back
     after = ixroute.stats()
-    sent = [
-        b["sent_packets"] - a["sent_packets"] for a, b in zip(before["ports"], after["ports"], strict=True)
-    ]
-    assert sum(sent) == 0, "the backup's packets went by the router"
+    # What the kernel itself says meanwhile (it asks its neighbours) is no packet of the backup's.
+    assert forwarded(after) == forwarded(before), "the backup's packets went by the router"
