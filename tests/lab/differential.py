@@ -121,14 +121,14 @@ class Player:
     def _keep_late(self, taken: Iterable[bytes]) -> None:
         for frame in taken:
             if MARK not in frame and is_late(frame):
-                self.late[self._padded(masked(frame))] += 1
+                self.late[self._padded(without_leg(masked(frame)))] += 1
 
     def _compared(self, taken: Iterable[bytes]) -> Iterable[bytes]:
         for frame in taken:
             if MARK in frame or is_unasked(frame):
                 continue
             if is_late(frame):
-                self.late[self._padded(masked(frame))] += 1
+                self.late[self._padded(without_leg(masked(frame)))] += 1
             elif not depends_on_time(frame):
                 yield self._padded(without_leg(masked(frame)))
 
