@@ -59,10 +59,6 @@ class Link:
         return f"fd00:{self.number}::2"
 
     @property
-    def net6(self) -> str:
-        return f"fd00:{self.number}::/64"
-
-    @property
     def router_mac(self) -> str:
         return f"02:00:00:00:{self.number:02x}:01"
 
